@@ -381,6 +381,7 @@ def _write_model(model: keras.Model, path: Path, format: str) -> None:
     import keras
 
     from featx.engines.fold import rewritten_for_inference
+    from featx.engines.openvino_engine import without_statistics
 
     if format == "keras":
         model.save(path)
@@ -392,7 +393,8 @@ def _write_model(model: keras.Model, path: Path, format: str) -> None:
     if format == "onnx":
         add_missing_operations()
     name = "tf_saved_model" if format == "saved_model" else format
-    model.export(str(path), format=name, verbose=False, input_signature=signature)
+    with without_statistics():
+        model.export(str(path), format=name, verbose=False, input_signature=signature)
     if format == "onnx":
         import onnx
 

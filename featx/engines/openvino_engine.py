@@ -8,11 +8,14 @@ at 224 pixels: 0.98 -> 0.86 ms an image, 2 cores, 2026-11).
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import re
 import struct
 import tempfile
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -110,6 +113,23 @@ class OpenVINOEngine(ConvertedEngine):
         return outputs
 
 
+@contextlib.contextmanager
+def without_statistics() -> Iterator[None]:
+    """Keep OpenVINO from sending statistics of a conversion, as on a machine of a build.
+
+    It forks the process to send them, which takes a second where TensorFlow is loaded.
+    """
+    before = os.environ.get("CI")
+    os.environ["CI"] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("CI", None)
+        else:
+            os.environ["CI"] = before
+
+
 def transpose_late(graph: openvino.Model) -> None:
     """Move the transpose of a graph's input behind the arithmetic with constants that follows it.
 
@@ -162,7 +182,8 @@ def _converted_to_openvino(model: keras.Model) -> openvino.Model:
     import openvino
 
     try:
-        return openvino.convert_model(traced(model), share_weights=False)
+        with without_statistics():
+            return openvino.convert_model(traced(model), share_weights=False)
     except Exception as exc:
         missing = re.search(r"No conversion rule found for operations: (.+)", str(exc))
         if missing is None:

@@ -1,5 +1,7 @@
 """OpenVINO and ONNX Runtime agree with Keras, or are not used."""
 
+import os
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +12,7 @@ from sample_networks import FAMILIES, convolutions, difference, family, pixels, 
 
 from featx import FeatureExtractor
 from featx.engines import registry
-from featx.engines.openvino_engine import transpose_late
+from featx.engines.openvino_engine import transpose_late, without_statistics
 from featx.engines.registry import make_engine
 from featx.exceptions import EngineError, ParameterError
 
@@ -382,3 +384,17 @@ def test_transform_changed_copy_of_model_stays_apart():
     for model in (second, third):
         rows = FeatureExtractor(model, cache=None, engine="keras").fit_transform(images[:2])
         np.testing.assert_allclose(rows, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("before", [None, "false"])
+def test_without_statistics_openvino_may_not_send(monkeypatch, before):
+    for name in ("CI", "TF_BUILD", "JENKINS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    if before is not None:
+        monkeypatch.setenv("CI", before)
+    monkeypatch.delitem(sys.modules, "openvino_telemetry")  # which conftest.py keeps from loading
+    opt_in_checker = pytest.importorskip("openvino_telemetry.utils.opt_in_checker")
+    with without_statistics():
+        found = opt_in_checker.OptInChecker().check(enable_opt_in_dialog=False, disable_in_ci=True)
+    assert found == opt_in_checker.ConsentCheckResult.DECLINED
+    assert os.environ.get("CI") == before
