@@ -1,6 +1,7 @@
 """Files of archives, buckets and servers give the rows of local files, each downloaded once."""
 
 import pathlib
+import signal
 import subprocess
 import sys
 import tarfile
@@ -12,7 +13,7 @@ import pytest
 from file_server import FileServer
 from PIL import Image
 
-from featx import FeatureExtractor
+from featx import EmbeddingCache, FeatureExtractor
 from featx.exceptions import (
     BadSampleError,
     BadSampleWarning,
@@ -148,6 +149,46 @@ def test_transform_interrupted_pass_resumes(urls, expected, tmp_path):
     extractor.set_params(verbose=0)
     np.testing.assert_array_equal(extractor.fit_transform(urls), expected[0])
     assert extractor.report_["n_forward"] == N_FILES - 1 - 8
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("urls", PLACES, indirect=True)
+def test_transform_killed_pass_resumes(urls, expected, tmp_path):
+    if urls[0].startswith("memory:"):
+        pytest.skip("the memory of a killed process is gone")
+    code = (
+        "import os, signal, featx\n"
+        "import featx.extraction.row_writer\n"
+        "featx.extraction.row_writer._STORE_EVERY_S = 0.0\n"
+        "def kill(n_done, n_total):\n"
+        "    if n_done >= 12:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"extractor = featx.FeatureExtractor('tiny', cache={str(tmp_path)!r}, batch_size=4)\n"
+        f"extractor.set_params(verbose=kill).fit_transform({urls!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == -signal.SIGKILL
+    n_stored = EmbeddingCache(tmp_path).info()["n_rows"]
+    assert 8 <= n_stored < N_FILES - 1
+    extractor = FeatureExtractor("tiny", cache=tmp_path)
+    np.testing.assert_array_equal(extractor.fit_transform(urls), expected[0])
+    assert extractor.report_["n_forward"] == N_FILES - 1 - n_stored
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("urls", PLACES, indirect=True)
+def test_transform_warm_urls_of_each_place_load_no_tensorflow(urls, expected):
+    if urls[0].startswith("memory:"):
+        pytest.skip("another process has other memory")
+    FeatureExtractor("tiny", cache=expected[1]).fit_transform(urls)
+    code = (
+        "import sys, featx\n"
+        f"extractor = featx.FeatureExtractor('tiny', cache={str(expected[1])!r})\n"
+        f"extractor.fit_transform({urls!r})\n"
+        "print(extractor.report_['n_hits'], sorted({'tensorflow', 'keras'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{N_FILES} []\n"
 
 
 def test_transform_warm_urls_load_no_tensorflow(archives, expected):
