@@ -194,10 +194,13 @@ class _Archive(Place):
         self._outer = place_of(self._archive)
 
     @functools.cached_property
-    def _opened(self) -> OpenArchive:
-        state = self._outer.state(self._archive)
+    def opened(self) -> OpenArchive:
+        """The archive, opened once for each of its states."""
+        key = self._outer.state(self._archive).key
         # A process that was forked would move the position in the file of this one.
-        return _open_archive(self._url, state.key, os.getpid())
+        return (
+            OpenArchive(self._url) if key is None else _shared_archive(self._url, key, os.getpid())
+        )
 
     def states(self, urls: Sequence[str]) -> list[FileState | UnreadableImageError]:
         """Return states that follow from that of the archive, whose files are not looked up."""
@@ -214,7 +217,7 @@ class _Archive(Place):
     def absent(self, urls: Sequence[str]) -> dict[str, UnreadableImageError]:
         """Look up files in the list of the archive."""
         try:
-            holds = self._opened.holds
+            holds = self.opened.holds
             return {url: UnreadableImageError(_NOT_IN_ARCHIVE) for url in urls if not holds(url)}
         except MissingExtraError:
             raise
@@ -229,7 +232,7 @@ class _Archive(Place):
         return FileState(digest_of(archive.key, b"::", os.fsencode(path)), archive.changed_s)
 
     def _content(self, url: str) -> bytes:
-        return self._opened.content(url)
+        return self.opened.content(url)
 
 
 class OpenArchive:
@@ -239,6 +242,14 @@ class OpenArchive:
         self._fs, _ = _opened_file_system(url)
         self._max_bytes = max_bytes  # of a file, which may be compressed to little
         self._reading = threading.Lock()  # threads share one open file
+        tar = getattr(self._fs, "tar", ())  # which looks for a name in the list of all files
+        self._headers = {header.name: header for header in tar}
+
+    def files_below(self, url: str) -> list[str]:
+        """Return the paths of all files below a folder, relative to it."""
+        folder = self._member(url)
+        names = self._fs.find(folder)
+        return [name.removeprefix(folder).strip("/") for name in names if name != folder]
 
     def holds(self, url: str) -> bool:
         """Return True if the archive has a file."""
@@ -253,15 +264,22 @@ class OpenArchive:
             if size_bytes > self._max_bytes:
                 expected = f"expected at most {self._max_bytes:,}"
                 raise UnreadableImageError(f"unpacks to {size_bytes:,} bytes: {expected}")
-            content: bytes = self._fs.cat_file(self._member(url))
-        return content
+            return self._read(self._member(url))
+
+    def _read(self, name: str) -> bytes:
+        if not self._headers:
+            content: bytes = self._fs.cat_file(name)
+            return content
+        _, _, given_name = self._fs.index[name]
+        with self._fs.tar.extractfile(self._headers[given_name]) as file:
+            return bytes(file.read())
 
     def _member(self, url: str) -> Any:
         return self._fs._strip_protocol(url.partition("::")[0])
 
 
 @functools.lru_cache(maxsize=4)  # the list of a large archive takes seconds
-def _open_archive(url: str, state: bytes | None, process: int) -> OpenArchive:
+def _shared_archive(url: str, state: bytes, process: int) -> OpenArchive:
     """Open an archive, once for each state and process."""
     return OpenArchive(url)
 
@@ -337,16 +355,22 @@ def files_below(folder: str) -> list[str]:
             f"{shown}: web servers do not list their files: pass the URLs, such as those of a table"
         )
     try:
-        fs, path = _opened_file_system(folder)
-        names = _with_retries(lambda: fs.find(path))
+        below = sorted(_files_below(folder))
     except MissingExtraError:
         raise
     except Exception as exc:  # of any library
         raise InputError(f"{shown} cannot be listed: {_why_not_read(exc, folder)}") from exc
-    below = sorted(name.removeprefix(path).strip("/") for name in names if name != path)
     if not below:
         raise InputError(f"{shown} holds no files: expected a folder with a folder per class")
     return below
+
+
+def _files_below(folder: str) -> list[str]:
+    if _is_in_archive(folder):
+        return _Archive(_name_of_place(folder)).opened.files_below(folder)
+    fs, path = _opened_file_system(folder)
+    names = _with_retries(lambda: fs.find(path))
+    return [name.removeprefix(path).strip("/") for name in names if name != path]
 
 
 def opened_url(url: str) -> BinaryIO:
