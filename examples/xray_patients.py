@@ -1,5 +1,5 @@
 """X-rays as DICOM files, several of each patient
-================================================
+==============================================
 
 A reader turns DICOM files into images: it applies the window of each file, and inverts those in
 which 0 is white. Here, each patient has several X-rays, and all of them show the same body. So the
