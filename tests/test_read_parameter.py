@@ -1,6 +1,7 @@
 """``FeatureExtractor(read=...)``: from files of any format to embeddings, models and reports."""
 
 import io
+import pickle
 import subprocess
 import sys
 import threading
@@ -99,6 +100,19 @@ def test_transform_faulty_scan_becomes_nan(tmp_path):
         embeddings = extractor.transform([*scan_paths(), b"no scan"])
     assert np.isnan(embeddings[3]).all()
     assert np.isfinite(embeddings[:3]).all()
+
+
+def test_transform_without_reader_after_one_is_fault(tmp_path):
+    extractor_of(tmp_path).fit_transform(scan_paths())
+    with pytest.raises(BadSampleError, match=r"\[2\] .*featx.readers.DicomReader"):
+        extractor_of(tmp_path, read=None).fit_transform(scan_paths())
+
+
+def test_classifier_with_reader_survives_pickling(tmp_path):
+    classifier = TransferClassifier(extractor_of(tmp_path)).fit(scan_paths(), LABELS)
+    again = pickle.loads(pickle.dumps(classifier))
+    assert again.predict(scan_paths()).tolist() == LABELS
+    assert again.extractor_.report_.n_forward == 0
 
 
 @pytest.mark.parametrize("X", [np.zeros((2, 8, 8), np.uint8), [np.zeros((8, 8), np.uint8)]])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from featx.exceptions import ParameterError, UnreadableImageError
-from featx.readers.file_reader import FileReader, checked_levels
+from featx.readers.file_reader import FileReader, check_n_pixels, checked_levels
 from featx.readers.parts import Page, Part, Region
 
 if TYPE_CHECKING:
@@ -83,8 +83,10 @@ class TiffReader(FileReader):
         with tifffile.TiffFile(file) as tiff:
             page = _selected_page(tiff, part)
             if isinstance(part, Region):
+                check_n_pixels(part.height, part.width)
                 pixels = _decoded_region(page, part)
             else:
+                check_n_pixels(page.imagelength, page.imagewidth)
                 pixels = page.asarray()
                 if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
                     pixels = np.moveaxis(pixels, 0, -1)
