@@ -260,19 +260,11 @@ class ItemSamples(Samples):
         item = self.items[file.row]
         is_opened = self.reader is not None and self.reader.opens(item)
         if not (is_opened or isinstance(item, Part)):
-            return file.digest or self._digest_of_file(file, files)
+            return file.digest or _digest_of_file(file, files, self.reader)
         digest = file.digest or self._opened.digest(file.path, file.state)
-        digest = digest or self._digest_of_file(file, files)
+        digest = digest or _digest_of_file(file, files, self.reader)
         self._opened.add(file.path, file.state, digest, changed_s=file.changed_s)
         return _with_part(item, digest)
-
-    def _digest_of_file(self, file: _SampleFile, files: FileIndex) -> bytes:
-        if self.reader is not None:
-            digest = digest_of_file(file.path)
-        else:
-            digest = IMAGE.digest_of(content_of_item(file.path))
-        files.add(file.state, digest, modified_s=file.changed_s)
-        return digest
 
     def _content_of(self, row: int) -> np.ndarray | bytes:
         content = content_of_item(self.items[row])
@@ -302,3 +294,12 @@ def _shown_while_read(found: list[_SampleFile]) -> Iterator[_SampleFile]:
 def _absolute_sample_path(path: str) -> str:
     # Without normalization, which is slower: another spelling of a path costs one more hash.
     return path if path.startswith(os.sep) else os.path.abspath(path)
+
+
+def _digest_of_file(file: _SampleFile, files: FileIndex, reader: Reader | None) -> bytes:
+    if reader is None:
+        digest = IMAGE.digest_of(content_of_item(file.path))
+    else:
+        digest = digest_of_file(file.path)
+    files.add(file.state, digest, modified_s=file.changed_s)
+    return digest
