@@ -212,6 +212,17 @@ def test_transform_without_preprocessing_takes_exact_arrays(tmp_path):
     np.testing.assert_allclose(embeddings, expected, rtol=1e-4)
 
 
+def test_transform_network_that_scales_takes_pixels_only(tmp_path):
+    def read_scaled(content):
+        return np.ones((64, 64, 3)) * 0.5
+
+    extractor = FeatureExtractor(
+        "efficientnetb0", weights=None, input_size=64, read=read_scaled, cache=tmp_path / "cache"
+    )
+    with pytest.raises(BadSampleError, match="floating-point pixels that never exceed"):
+        extractor.fit_transform(scan_paths())
+
+
 def test_transform_views_augments_what_was_read(tmp_path):
     extractor = extractor_of(tmp_path, views=3, augment="standard")
     views = extractor.fit(scan_paths()).transform_views(scan_paths())
