@@ -14,7 +14,9 @@ import pytest
 from own_reader import read_scan, scan_paths
 from sample_networks import small_network
 from sklearn.base import clone
+from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 
 from featx import (
     EmbeddingCache,
@@ -25,10 +27,12 @@ from featx import (
     find_image_issues,
     report,
 )
+from featx.evaluation.comparison import EmbeddingPass, compare
 from featx.exceptions import (
     BackboneError,
     BadSampleError,
     InputError,
+    NearDuplicateWarning,
     NotCachedWarning,
     ParameterError,
 )
@@ -238,6 +242,13 @@ def test_fit_fine_tuning_reads_with_reader(unfreeze, tmp_path):
     assert classifier.predict(scan_paths()).tolist() == LABELS
 
 
+def test_compare_warns_of_copies_of_scans(tmp_path):
+    extractors, paths, labels = [extractor_of(tmp_path)], scan_paths() * 4, LABELS * 4
+    with pytest.warns(NearDuplicateWarning):
+        found = list(compare(paths, labels, extractors=extractors, heads=["ridge"], n_folds=2))
+    assert [step.n_forward for step in found if isinstance(step, EmbeddingPass)] == [3]
+
+
 def test_search_over_readers_finds_better(tmp_path):
     classifier = TransferClassifier(extractor_of(tmp_path))
     assert clone(classifier).extractor.read is read_scan
@@ -264,8 +275,11 @@ def test_find_image_issues_reads_with_reader(tmp_path):
     assert found.width.tolist() == [128, 64, 64, 0]
 
 
-def test_mistakes_of_scans_show_pictures(tmp_path):
-    classifier = TransferClassifier(extractor_of(tmp_path)).fit(scan_paths() * 2, LABELS * 2)
+@pytest.mark.parametrize(
+    "combined", [TransferClassifier, lambda extractor: make_pipeline(extractor, RidgeClassifier())]
+)
+def test_mistakes_of_scans_show_pictures(combined, tmp_path):
+    classifier = combined(extractor_of(tmp_path)).fit(scan_paths() * 2, LABELS * 2)
     display = MistakesDisplay.from_estimator(classifier, scan_paths(), [1, 1, 1])
     assert [mistake.row for mistake in display.mistakes] == [0]
     assert display.mistakes[0].image.size == (128, 128)
