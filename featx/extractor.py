@@ -234,7 +234,8 @@ class FeatureExtractor(TransformerMixin, ExtractorParams):
             libraries are accepted as well. So are lazy sequences, which make an item when they are
             indexed, such as a PyTorch ``Dataset`` of images without labels, or a column of a
             Hugging Face ``Dataset``. Each item is read once per pass, and only a few are in memory
-            at a time.
+            at a time. With `read`, they are paths, URLs or contents of files of any format, or
+            pages and regions of files (``featx.readers.Page`` and ``Region``).
         out : ndarray of shape (n_samples, n_features), float32, default=None
             Array that receives the embeddings, such as ``numpy.lib.format.open_memmap(...)`` if
             they do not fit in memory; None makes a new one.

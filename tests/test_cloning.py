@@ -52,6 +52,7 @@ def test_clone_loses_no_parameter():
         "weights": None,
         "backbone_params": {"name": "x"},
         "preprocessing": "unit",
+        "read": len,
         "layer": "block1_conv1",
         "pooling": "max",
         "input_size": (48, 32),

@@ -78,6 +78,14 @@ def test_near_duplicates_raise_score_without_groups(run, folder):
 
 
 @pytest.mark.long
+def test_xray_patients_raise_score_without_groups(run):
+    shown = run("xray_patients")
+    apart, together = shown["means"]
+    assert apart > together + 0.1
+    assert Path("xrays.html").read_text().count("data:image/") > 10
+
+
+@pytest.mark.long
 def test_few_labels_gain_by_views_and_self_training(run):
     accuracy = run("few_labels")["accuracy"]
     few, views, self_training, all_labels = accuracy.values()

@@ -5,14 +5,16 @@ Blocks in "python" and "bash" run; those in "py" and "sh" need what is not on th
 
 import re
 import shlex
-import sys
+import shutil
 import tarfile
 from pathlib import Path
-from types import SimpleNamespace
 
+import nibabel
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
+from pydicom.data import get_testdata_file
 from scipy.io import wavfile
 
 from featx.cli.main import main
@@ -74,19 +76,33 @@ def photos(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def other_data(photos, monkeypatch):
+def other_data(photos):
     """The archive, the bucket, the scans and the sounds that docs/i_have.md names."""
     fsspec = pytest.importorskip("fsspec")
     with tarfile.open("photos.tar", "w") as archive:
         archive.add("photos")
     fsspec.filesystem("memory").put("photos", "/bucket/photos", recursive=True)
-    scan = SimpleNamespace(
-        pixel_array=np.arange(-200, 56).reshape(16, 16), get=lambda _, value: value
-    )
-    monkeypatch.setitem(sys.modules, "pydicom", SimpleNamespace(dcmread=lambda _: scan))
+    write_scans()
     for number in (1, 2):
         wave = np.sin(np.arange(4000) * number / 4) * 10_000
         wavfile.write(f"{number}.wav", 8000, wave.astype(np.int16))
+
+
+def write_scans():
+    """Write the DICOM, NIfTI and TIFF files that docs/i_have.md names."""
+    for number, name in enumerate(("CT_small.dcm", "MR_small.dcm"), start=1):
+        shutil.copy(get_testdata_file(name, download=False), f"{number}.dcm")
+    rng = np.random.default_rng(0)
+    volume = nibabel.Nifti1Image(rng.normal(size=(20, 24, 16)).astype(np.float32), np.eye(4))
+    volume.to_filename("brain.nii.gz")
+    bands = rng.integers(0, 10_000, (64, 64, 13), dtype=np.uint16)
+    tifffile.imwrite("fields.tif", bands, photometric="minisblack", planarconfig="contig")
+    stack = rng.integers(0, 4096, (5, 64, 64), dtype=np.uint16)
+    tifffile.imwrite("stack.tif", stack, photometric="minisblack")
+    slide = rng.integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
+    with tifffile.TiffWriter("slide.tif") as tiff:
+        tiff.write(slide, subifds=1, tile=(256, 256), photometric="rgb")
+        tiff.write(slide[::2, ::2], subfiletype=1, tile=(256, 256), photometric="rgb")
 
 
 def run_commands(lines):

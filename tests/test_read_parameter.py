@@ -1,6 +1,7 @@
 """``FeatureExtractor(read=...)``: from files of any format to embeddings, models and reports."""
 
 import io
+import pickle
 import subprocess
 import sys
 import threading
@@ -13,7 +14,9 @@ import pytest
 from own_reader import read_scan, scan_paths
 from sample_networks import small_network
 from sklearn.base import clone
+from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 
 from featx import (
     EmbeddingCache,
@@ -24,10 +27,12 @@ from featx import (
     find_image_issues,
     report,
 )
+from featx.evaluation.comparison import EmbeddingPass, compare
 from featx.exceptions import (
     BackboneError,
     BadSampleError,
     InputError,
+    NearDuplicateWarning,
     NotCachedWarning,
     ParameterError,
 )
@@ -99,6 +104,19 @@ def test_transform_faulty_scan_becomes_nan(tmp_path):
         embeddings = extractor.transform([*scan_paths(), b"no scan"])
     assert np.isnan(embeddings[3]).all()
     assert np.isfinite(embeddings[:3]).all()
+
+
+def test_transform_without_reader_after_one_is_fault(tmp_path):
+    extractor_of(tmp_path).fit_transform(scan_paths())
+    with pytest.raises(BadSampleError, match=r"\[2\] .*featx.readers.DicomReader"):
+        extractor_of(tmp_path, read=None).fit_transform(scan_paths())
+
+
+def test_classifier_with_reader_survives_pickling(tmp_path):
+    classifier = TransferClassifier(extractor_of(tmp_path)).fit(scan_paths(), LABELS)
+    again = pickle.loads(pickle.dumps(classifier))
+    assert again.predict(scan_paths()).tolist() == LABELS
+    assert again.extractor_.report_.n_forward == 0
 
 
 @pytest.mark.parametrize("X", [np.zeros((2, 8, 8), np.uint8), [np.zeros((8, 8), np.uint8)]])
@@ -198,6 +216,17 @@ def test_transform_without_preprocessing_takes_exact_arrays(tmp_path):
     np.testing.assert_allclose(embeddings, expected, rtol=1e-4)
 
 
+def test_transform_network_that_scales_takes_pixels_only(tmp_path):
+    def read_scaled(content):
+        return np.ones((64, 64, 3)) * 0.5
+
+    extractor = FeatureExtractor(
+        "efficientnetb0", weights=None, input_size=64, read=read_scaled, cache=tmp_path / "cache"
+    )
+    with pytest.raises(BadSampleError, match="floating-point pixels that never exceed"):
+        extractor.fit_transform(scan_paths())
+
+
 def test_transform_views_augments_what_was_read(tmp_path):
     extractor = extractor_of(tmp_path, views=3, augment="standard")
     views = extractor.fit(scan_paths()).transform_views(scan_paths())
@@ -211,6 +240,13 @@ def test_fit_fine_tuning_reads_with_reader(unfreeze, tmp_path):
     classifier = TransferClassifier(extractor_of(tmp_path), fine_tune=tuned, random_state=0)
     classifier.fit(scan_paths() * 4, LABELS * 4)
     assert classifier.predict(scan_paths()).tolist() == LABELS
+
+
+def test_compare_warns_of_copies_of_scans(tmp_path):
+    extractors, paths, labels = [extractor_of(tmp_path)], scan_paths() * 4, LABELS * 4
+    with pytest.warns(NearDuplicateWarning):
+        found = list(compare(paths, labels, extractors=extractors, heads=["ridge"], n_folds=2))
+    assert [step.n_forward for step in found if isinstance(step, EmbeddingPass)] == [3]
 
 
 def test_search_over_readers_finds_better(tmp_path):
@@ -239,8 +275,11 @@ def test_find_image_issues_reads_with_reader(tmp_path):
     assert found.width.tolist() == [128, 64, 64, 0]
 
 
-def test_mistakes_of_scans_show_pictures(tmp_path):
-    classifier = TransferClassifier(extractor_of(tmp_path)).fit(scan_paths() * 2, LABELS * 2)
+@pytest.mark.parametrize(
+    "combined", [TransferClassifier, lambda extractor: make_pipeline(extractor, RidgeClassifier())]
+)
+def test_mistakes_of_scans_show_pictures(combined, tmp_path):
+    classifier = combined(extractor_of(tmp_path)).fit(scan_paths() * 2, LABELS * 2)
     display = MistakesDisplay.from_estimator(classifier, scan_paths(), [1, 1, 1])
     assert [mistake.row for mistake in display.mistakes] == [0]
     assert display.mistakes[0].image.size == (128, 128)

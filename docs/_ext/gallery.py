@@ -27,6 +27,7 @@ ORDER = (
     "saliency",
     "wrong_labels",
     "near_duplicates",
+    "xray_patients",
     "similar_images",
     "fine_tuning",
     "own_keras_model",

@@ -9,6 +9,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 import featx
+from featx import readers
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -33,6 +34,7 @@ def members_of(cls: type) -> dict[str, list[str]]:
 def public_members() -> dict[str, dict[str, list[str]]]:
     """Return the members of each public class of featx."""
     public = {name: getattr(featx, name) for name in featx.__all__}
+    public |= {name: getattr(readers, name) for name in readers.__all__}
     return {name: members_of(cls) for name, cls in public.items() if inspect.isclass(cls)}
 
 

@@ -174,10 +174,15 @@ class Backbone:
     @property
     def input_form(self) -> InputForm:
         """Form of one input."""
-        is_unscaled = self.preprocessing is None
-        return InputForm(
-            self.input_shape, self.spec.resize, *self._token_ids, is_unscaled=is_unscaled
-        )
+        ids, any_values = self._token_ids, self._takes_any_values
+        return InputForm(self.input_shape, self.spec.resize, *ids, any_values)
+
+    @property
+    def _takes_any_values(self) -> bool:
+        """True for images of a reader if neither featx nor the named network scales pixels."""
+        is_scaled_inside = self.spec.network is not None and self.spec.preprocessing is not None
+        is_image = self.spec.read is not None and self.kind.is_resized
+        return is_image and self.preprocessing is None and not is_scaled_inside
 
     def describe_reading(self) -> dict[str, Any]:
         """Return what reads the samples, which spaces describe.

@@ -133,7 +133,6 @@ def _resolve_from_identity(
             "unidentified": uuid.uuid4().hex,
             "feature_shape": backbone.feature_shape,
             "input_shape": backbone.input_shape,
-            "preprocessing": None if backbone.preprocessing is None else "unidentified",
             **backbone.input_form.reader,
         }
         return EmbeddingSource(Space(unknown).stored_as("float32"), build, is_cacheable=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,20 @@ def digest_of(*parts: bytes | bytearray | memoryview | np.ndarray) -> bytes:
     state = xxhash.xxh3_128()
     for part in parts:
         state.update(part.data if isinstance(part, np.ndarray) else part)
+    return state.digest()
+
+
+def digest_of_stream(parts: Iterable[bytes]) -> bytes:
+    """Digest the concatenation of bytes as :func:`digest_of` does, one part in memory at a time.
+
+    Examples
+    --------
+    >>> digest_of_stream([b"ab", b"c"]) == digest_of(b"abc")
+    True
+    """
+    state = xxhash.xxh3_128()
+    for part in parts:
+        state.update(part)
     return state.digest()
 
 

@@ -36,6 +36,7 @@ from featx.inputs.pixels import (
     file_bytes,
     in_own_channels,
     is_counted_page,
+    n_images_of_imagej,
     on_white,
     tile_size,
 )
@@ -195,9 +196,9 @@ def _opened_image(data: bytes) -> ImageFile.ImageFile:
 
 def _check_one_page(data: bytes) -> None:
     """Raise if a TIFF file has several pages; thumbnails, overviews and masks are not counted."""
-    n_pages = 1
     with Image.open(io.BytesIO(data), formats=["TIFF"]) as image, contextlib.suppress(Exception):
-        for number in range(1, _MAX_PAGES):
+        n_pages = n_images_of_imagej(image, len(data))
+        for number in range(1, _MAX_PAGES if n_pages == 1 else 1):
             image.seek(number)  # raises EOFError after the last page, or any error of a damaged one
             n_pages += is_counted_page(image)
     if n_pages > 1:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from featx._files import describe_file_type
 from featx._urls import is_url, shown_url
-from featx.digests.hashing import digest_of
+from featx.digests.hashing import digest_of_stream
 from featx.exceptions import InputError, UnreadableImageError
 from featx.inputs.containers import as_numpy
 from featx.inputs.images import pixels_of
@@ -133,7 +133,7 @@ def content_of_item(item: Any) -> np.ndarray | bytes:
 def digest_of_file(path: str | os.PathLike[str]) -> bytes:
     """Return the digest of the content of a file, of which little is in memory at a time."""
     with _opened_file(path) as file:
-        return digest_of(*iter(partial(file.read, _CHUNK_BYTES), b""))
+        return digest_of_stream(iter(partial(file.read, _CHUNK_BYTES), b""))
 
 
 def check_unmasked(item: Any) -> None:

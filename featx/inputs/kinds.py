@@ -149,8 +149,8 @@ class InputForm(NamedTuple):
     """The form of one input of a backbone: its shape, and how images are resized to it.
 
     `n_token_ids` is the number of token ids that a backbone of texts knows, and `padding_id` that
-    of padding; None for others. `is_unscaled` is True if the backbone gets numbers as they are,
-    without preprocessing.
+    of padding; None for others. `takes_any_values` is True for images of a reader if the
+    backbone gets numbers as they are.
 
     Examples
     --------
@@ -162,7 +162,7 @@ class InputForm(NamedTuple):
     resize: str = "stretch"
     n_token_ids: int | None = None
     padding_id: int | None = None
-    is_unscaled: bool = False
+    takes_any_values: bool = False
 
     @classmethod
     def of_space(cls, description: Mapping[str, Any]) -> InputForm:
@@ -170,8 +170,8 @@ class InputForm(NamedTuple):
         named = description.get("resize", RESIZES["stretch"])
         resize = next(way for way, name in RESIZES.items() if name == named)
         ids = description.get("token_ids"), description.get("padding_id")
-        is_unscaled = description.get("preprocessing", "auto") is None
-        return cls(tuple(description["input_shape"]), resize, *ids, is_unscaled)
+        takes_any_values = description.get("any_values", False)
+        return cls(tuple(description["input_shape"]), resize, *ids, takes_any_values)
 
     @property
     def kind(self) -> InputKind:
@@ -182,7 +182,9 @@ class InputForm(NamedTuple):
     def reader(self) -> dict[str, Any]:
         """What reads the samples, and which token ids it accepts, which spaces describe."""
         ids = {"token_ids": self.n_token_ids, "padding_id": self.padding_id}
-        known = {name: number for name, number in ids.items() if number is not None}
+        known: dict[str, Any] = {name: number for name, number in ids.items() if number is not None}
+        if self.takes_any_values:
+            known["any_values"] = True
         return dict(self.kind.reader(self.resize)) | known
 
     def faults_of_texts(self, texts: np.ndarray) -> dict[int, str]:

@@ -37,6 +37,7 @@ _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 _UNUSED_OPACITY = ("BMP", "DIB")  # formats whose writers leave it 0, which viewers show opaque
 _MAX_SAMPLE_VALUE = 281  # of TIFF
+_DESCRIPTION = 270  # of TIFF
 _NEW_SUBFILE_TYPE, _REDUCED, _MASK = 254, 1, 4  # of TIFF, and two of its bits
 _SUBFILE_TYPE, _OLD_REDUCED = 255, 2
 _SIGNED = 2  # as TIFF's sample format
@@ -337,6 +338,20 @@ def check_wide_colors(image: Image.Image, stored: StoredChannels) -> None:
             f"has 16 bits per channel and, by its file, white at {white}, but Pillow drops the "
             f"lower 8 bits: pass X / {white} * 255 as an array"
         )
+
+
+def n_images_of_imagej(image: Image.Image, n_bytes: int) -> int:
+    """Return the number of images in a TIFF file of ImageJ, of which it may name only the first.
+
+    It is 1 for files of other programs, and for those that are too small for so many images.
+    """
+    try:
+        description = str(image.tag_v2.get(_DESCRIPTION))  # type: ignore[attr-defined]
+    except Exception:  # a damaged tag
+        return 1
+    found = re.search(r"^ImageJ=.*^images=(\d{1,9})$", description, re.MULTILINE | re.DOTALL)
+    n_images = int(found[1]) if found else 1
+    return n_images if n_images * image.width * image.height <= n_bytes else 1
 
 
 def is_counted_page(image: Image.Image) -> bool:

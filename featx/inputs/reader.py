@@ -167,7 +167,7 @@ class Reader:
         """
         is_volume = not form.kind.is_resized and (*array.shape, 1) == form.shape
         array = array[..., np.newaxis] if is_volume else array
-        if form.is_unscaled and array.shape == form.shape:
+        if form.takes_any_values and array.shape == form.shape:
             return _finite_values(array)
         if form.kind.is_resized:
             _check_pixel_scale(array)

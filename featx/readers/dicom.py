@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from featx.exceptions import ParameterError, UnreadableImageError
-from featx.readers.file_reader import FileReader, is_pair_of_numbers, scaled_to_levels
+from featx.readers.file_reader import (
+    FileReader,
+    check_n_pixels,
+    is_pair_of_numbers,
+    scaled_to_levels,
+)
 from featx.readers.parts import Page
 
 if TYPE_CHECKING:
@@ -81,6 +86,7 @@ class DicomReader(FileReader):
                 f"has {n_frames} frames: pass Page(path, index) for each of them"
             )
         index = part.index if part else 0
+        check_n_pixels(scan.Rows, scan.Columns)
         stored = pixel_array(scan, index=index)
         if scan.PhotometricInterpretation == "PALETTE COLOR":
             colors = apply_color_lut(stored, scan)

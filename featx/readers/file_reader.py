@@ -10,6 +10,7 @@ from numbers import Real
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
+from PIL import Image
 
 from featx.exceptions import MissingExtraError, ParameterError, UnreadableImageError
 from featx.readers.parts import Part
@@ -70,6 +71,17 @@ def is_pair_of_numbers(value: Any) -> bool:
         and len(value) == 2
         and all(isinstance(each, Real) for each in value)
     )
+
+
+def check_n_pixels(height: int, width: int) -> None:
+    """Raise if an image has more pixels than Pillow's limit, which guards against bombs."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and height * width > limit:
+        raise UnreadableImageError(
+            f"decompression bomb: {width}x{height} pixels exceed {limit}. If you trust the file, "
+            "raise Pillow's limit for this process, PIL.Image.MAX_IMAGE_PIXELS = n; of a large "
+            "TIFF file, pass a Region"
+        )
 
 
 def scaled_to_levels(values: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -46,6 +46,9 @@ class Part(os.PathLike):
 class Page(Part):
     """A page of a TIFF file, a frame of a DICOM file, or a slice of a NIfTI file or an array.
 
+    It is a sample: pages of one file may be anywhere in `X`. Its key is made from the content of
+    the file and the index; the file is hashed once.
+
     Parameters
     ----------
     path : str or Path
@@ -77,6 +80,9 @@ class Page(Part):
 @dataclass(frozen=True)
 class Region(Part):
     """A rectangle of a TIFF file, such as a tile of a whole slide or a window of a GeoTIFF.
+
+    It is a sample, as a :class:`Page` is. Only the tiles or strips of the file that it touches are
+    read.
 
     Parameters
     ----------

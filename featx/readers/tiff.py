@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from featx.exceptions import ParameterError, UnreadableImageError
-from featx.readers.file_reader import FileReader, checked_levels
-from featx.readers.parts import Page, Part, Region
+from featx.readers.file_reader import FileReader, check_n_pixels, checked_levels
+from featx.readers.parts import Page, Region
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -77,17 +78,18 @@ class TiffReader(FileReader):
         if self.bands is not None and not (are_names and self.bands):
             raise ParameterError.of("bands", self.bands, "expected numbers from 0, or names")
 
-    def _read(self, file: str | BinaryIO, part: Part | None) -> np.ndarray:
+    def _read(self, file: str | BinaryIO, part: Page | Region | None) -> np.ndarray:
         import tifffile
 
         with tifffile.TiffFile(file) as tiff:
-            page = _selected_page(tiff, part)
             if isinstance(part, Region):
+                page = _page_of_level(tiff, part.level)
                 pixels = _decoded_region(page, part)
+            elif (stack := _stack_in_one_page(tiff)) is not None:
+                page, pixels = tiff.pages[0], np.array(_selected(stack, part))
             else:
-                pixels = page.asarray()
-                if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
-                    pixels = np.moveaxis(pixels, 0, -1)
+                page = _selected(_counted_pages(tiff), part)
+                pixels = _decoded_page(page)
             return self._levels(pixels, page)
 
     def _levels(self, pixels: np.ndarray, page: TiffPage) -> np.ndarray:
@@ -121,32 +123,49 @@ class TiffReader(FileReader):
         return numbers
 
 
-def _selected_page(tiff: TiffFile, part: Part | None) -> Any:
-    """Return the page of a part; the only one for a whole file or a region."""
-    if isinstance(part, Region):
-        levels = tiff.series[0].levels
-        if part.level >= len(levels):
-            raise UnreadableImageError(f"has {len(levels)} levels: there is no level {part.level}")
-        pages = levels[part.level]
-    else:
-        pages = _counted_pages(tiff)
-    if isinstance(part, Page):
-        if part.index >= len(pages):
-            raise UnreadableImageError(f"has {len(pages)} pages: there is no page {part.index}")
-        return pages[part.index]
-    if len(pages) != 1:
+def _selected(pages: Any, page: Page | None) -> Any:
+    """Return one of the pages of a file, which may be arrays; the only one for a whole file."""
+    if page is None and len(pages) != 1:
         raise UnreadableImageError(
             f"has {len(pages)} pages: pass Page(path, index) for each of them"
         )
-    return pages[0]
+    index = page.index if page else 0
+    if index >= len(pages):
+        raise UnreadableImageError(f"has {len(pages)} pages: there is no page {index}")
+    return pages[index]
 
 
-def _counted_pages(tiff: TiffFile) -> Any:
+def _counted_pages(tiff: TiffFile) -> list[Any]:
     """Return the pages of a file, without those of a reduced resolution and masks."""
-    pages = [page for page in map(tiff.pages.get, range(len(tiff.pages))) if not _is_aside(page)]
-    # ImageJ writes a stack without compression as one page.
-    is_stack = tiff.is_imagej and len(tiff.pages) == 1 and len(tiff.series) == 1
-    return tiff.series[0] if is_stack else pages
+    return [page for page in map(tiff.pages.get, range(len(tiff.pages))) if not _is_aside(page)]
+
+
+def _stack_in_one_page(tiff: TiffFile) -> np.ndarray | None:
+    """Return the pages of a stack whose file names only the first, as ImageJ writes large ones."""
+    stack, first = tiff.series[0], tiff.pages[0]
+    if len(tiff.pages) != 1 or math.prod(stack.shape) == math.prod(first.shape):
+        return None
+    pixels = stack.asarray(out="memmap" if tiff.filehandle.is_file else None)
+    return pixels.reshape(-1, *first.shape)
+
+
+def _page_of_level(tiff: TiffFile, level: int) -> Any:
+    levels = tiff.series[0].levels
+    if level >= len(levels):
+        raise UnreadableImageError(f"has {len(levels)} levels: there is no level {level}")
+    if len(levels[level]) != 1 or _stack_in_one_page(tiff) is not None:
+        raise UnreadableImageError("has several pages: a Region is a part of a file with one")
+    return levels[level][0]
+
+
+def _decoded_page(page: TiffPage) -> np.ndarray:
+    """Decode a page: (h, w) or (h, w, c)."""
+    import tifffile
+
+    check_n_pixels(page.imagelength, page.imagewidth)
+    pixels = page.asarray()
+    is_separate = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3
+    return np.moveaxis(pixels, 0, -1) if is_separate else pixels
 
 
 def _is_aside(page: Any) -> bool:
@@ -163,6 +182,7 @@ def _band_names(page: TiffPage) -> dict[str, int]:
 
 def _decoded_region(page: TiffPage, region: Region) -> np.ndarray:
     """Decode the tiles or strips that a region touches: (h, w) or (h, w, c)."""
+    check_n_pixels(region.height, region.width)
     n_rows, n_columns = page.imagelength, page.imagewidth
     right, bottom = region.x + region.width, region.y + region.height
     if right > n_columns or bottom > n_rows:

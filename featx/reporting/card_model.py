@@ -176,6 +176,8 @@ class ModelFacts:
         if self._kind != "image":
             return [*rows, ("dtype", "float32")]
         rows += [("dtype", "uint8"), ("range", "0 to 255; the model scales pixels itself")]
+        if self._extractor.reader is not None:
+            rows.append(("reader of the files", as_code(self._extractor.reader.label)))
         if not self._space.description.get("channels_first"):
             how = f"{self._extractor.resize}, with the antialiased Lanczos filter"
             rows += [

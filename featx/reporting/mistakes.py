@@ -20,6 +20,7 @@ from featx.evaluation.metrics import checked_labels, checked_proba
 from featx.evaluation.small_images import small_images
 from featx.exceptions import InputError
 from featx.heads.fit import as_head_input, predict
+from featx.inputs.reader import Reader
 from featx.inputs.recognize import as_samples
 from featx.inputs.samples import Samples
 from featx.reporting.plots import GRAY, axes_or_new, import_pyplot, set_text, short_name
@@ -167,8 +168,7 @@ class MistakesDisplay:
         y = as_labels(y)
         _check_same_length(samples, y)
         rows, y_pred, proba = _predictions(estimator, samples)
-        if isinstance(estimator, TransferEstimator):
-            samples = samples.read_by(estimator.extractor_.reader)
+        samples = samples.read_by(_reader_of(estimator))
         classes = getattr(estimator, "classes_", None) if proba is not None else None
         outcome = _Outcome.of(y[rows], y_pred, proba, classes)._replace(rows=rows)
         return cls._of_outcome(samples, outcome, n_images, ax)
@@ -290,6 +290,13 @@ def _check_same_length(samples: Samples, y: np.ndarray) -> None:
         raise InputError(
             f"X has {len(samples)} samples and y has {len(y)}: expected the same number"
         )
+
+
+def _reader_of(estimator: Any) -> Reader | None:
+    """Return the reader of a transfer estimator, or of a pipeline that starts with an extractor."""
+    steps = getattr(estimator, "steps", None)
+    extractor = steps[0][1] if steps else getattr(estimator, "extractor_", None)
+    return getattr(extractor, "reader", None)
 
 
 def _predictions(estimator: Any, samples: Samples) -> tuple[np.ndarray, Any, Any]:

@@ -34,6 +34,23 @@ def test_check_header_stack_names_its_pages():
         check_header(tiff(*PIXELS))
 
 
+def imagej_stack():
+    """Return a stack of which the file names only the first page."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, PIXELS, imagej=True, truncate=True)
+    return file.getvalue()
+
+
+def test_check_header_stack_of_imagej_is_a_stack():
+    with pytest.raises(UnreadableImageError, match="has 3 pages"):
+        check_header(imagej_stack())
+
+
+def test_decode_first_page_of_imagej_stack_is_an_image():
+    data = imagej_stack()[: -PIXELS[1:].nbytes]
+    np.testing.assert_array_equal(decode_to(data, SHAPE)[..., 0], PIXELS[0])
+
+
 def test_transform_stack_is_fault_before_the_pass(tmp_path):
     (tmp_path / "stack.tif").write_bytes(tiff(*PIXELS))
     with pytest.raises(BadSampleError, match=r"\[1\] .*stack.tif: has 3 pages"):

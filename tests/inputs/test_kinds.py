@@ -32,6 +32,8 @@ def test_reader_of_images_names_decoder_and_resize(resize):
     form = InputForm((8, 8, 3), resize)
     assert form.reader == {"decoder": DECODER, "resize": RESIZES[resize]}
     assert InputForm.of_space({"input_shape": [8, 8, 3], **form.reader}) == form
+    exact = form._replace(takes_any_values=True)
+    assert InputForm.of_space({"input_shape": [8, 8, 3], **exact.reader}) == exact
     assert InputForm.of_space({"input_shape": [5]}).reader == {}
 
 

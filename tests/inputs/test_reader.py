@@ -12,7 +12,7 @@ from featx.inputs.reader import UNKNOWN_READER, Reader
 from featx.readers import DicomReader
 
 IMAGE_FORM = InputForm((8, 8, 3))
-EXACT = InputForm((8, 8, 3), is_unscaled=True)
+EXACT = InputForm((8, 8, 3), takes_any_values=True)
 VALUES = np.random.default_rng(0).normal(size=(8, 8, 3)) * 1000
 
 

@@ -4,11 +4,12 @@ import importlib.util
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from featx.exceptions import MissingExtraError, ParameterError, UnreadableImageError
 from featx.inputs.reader import Reader
 from featx.readers import ArrayReader, DicomReader, NiftiReader, Region, TiffReader
-from featx.readers.file_reader import checked_levels, scaled_to_levels
+from featx.readers.file_reader import check_n_pixels, checked_levels, scaled_to_levels
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,15 @@ def test_identity_of_own_subclass_is_its_code():
 
     assert Reader(Inverted()).shipped is None
     assert Reader(Inverted()).identity["reader"] != Reader(ArrayReader()).identity["reader"]
+
+
+def test_check_n_pixels_names_the_limit(monkeypatch):
+    check_n_pixels(10, 10)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 99)
+    with pytest.raises(UnreadableImageError, match="decompression bomb: 10x10 pixels exceed 99"):
+        check_n_pixels(10, 10)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    check_n_pixels(10**6, 10**6)
 
 
 def test_scaled_to_levels_not_finite_raises():

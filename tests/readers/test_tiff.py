@@ -91,7 +91,7 @@ def test_read_palette_becomes_rgb(tmp_path):
     np.testing.assert_array_equal(TiffReader()(path), np.moveaxis(colors[:, pixels], 0, -1))
 
 
-@pytest.mark.parametrize("options", [{}, {"imagej": True}])
+@pytest.mark.parametrize("options", [{}, {"imagej": True}, {"imagej": True, "truncate": True}])
 def test_read_page_of_stack(options, tmp_path):
     stack = values(5, 20, 30)
     path = written(tmp_path, stack, **options)
@@ -100,6 +100,10 @@ def test_read_page_of_stack(options, tmp_path):
         TiffReader()(path)
     with pytest.raises(UnreadableImageError, match="has 5 pages: there is no page 5"):
         TiffReader()(path, Page(path, 5))
+    with pytest.raises(UnreadableImageError, match="has several pages: a Region is a part"):
+        TiffReader()(path, Region(path, 0, 0, 8, 8))
+    with open(path, "rb") as file:
+        np.testing.assert_array_equal(TiffReader()(file.read(), Page(path, 3)), stack[3])
 
 
 def test_read_page_counts_no_thumbnails(tmp_path):
