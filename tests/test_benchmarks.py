@@ -240,3 +240,9 @@ def test_bench_service_five_minutes_keep_memory_and_shards(result_of):
     found = result_of("bench_service.py", "--minutes", 5)["long"]
     assert found["end, MiB"] - found["start, MiB"] <= 100
     assert found["shards"] <= 32
+
+
+@pytest.mark.long
+def test_bench_sources_smoke_reads_all_ways(result_of, tmp_path):
+    seconds = result_of("bench_sources.py", "--shared", tmp_path / "none")["seconds"]
+    assert list(seconds) == ["folder", "zip", "tar", "server", "loop"]
