@@ -1,4 +1,4 @@
-"""LabeledSamples: samples and their targets, loaded from a folder or a table."""
+"""LabeledSamples: samples and their targets, loaded from a folder, a table or a WebDataset."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _THUMBNAIL_PX = 112  # twice what is shown, for screens of high density
 
 
 class LabeledSamples(Bunch):
-    """Samples and their targets: see :func:`load_image_folder` and :func:`load_table`.
+    """Samples and their targets: see ``load_image_folder``, ``load_table``, ``load_webdataset``.
 
     In notebooks, they are shown with the first images of some classes.
     """

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from featx._text import one_line
 from featx._threads import run_ahead
-from featx._urls import is_url, shown_url
+from featx._urls import is_in_archive, is_on_web_server, is_url, shown_url
 from featx.digests.hashing import digest_of, digest_of_json
 from featx.exceptions import InputError, MissingExtraError, UnreadableImageError
 from featx.inputs.file_index import file_key
@@ -36,9 +36,7 @@ _DOWN_AFTER = 8  # requests in a row that failed in all attempts
 _MAX_MEMBER_BYTES = 2**30
 _CLOCK_MARGIN_S = 60.0  # between a server's clock and ours, where only the time tells a change
 _WITHOUT_HOST = ("memory",)
-_ARCHIVES = ("zip", "tar", "libarchive")
 _EXTRAS = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3"}
-SERVERS = ("http://", "https://")
 _NOT_IN_ARCHIVE = "no such file in the archive"
 _ETAGS = ("ETag", "etag", "Content-MD5", "md5Hash", "generation", "VersionId")
 _TIMES = ("LastModified", "Last-Modified", "last_modified", "mtime", "modified", "updated")
@@ -59,7 +57,7 @@ class FileState(NamedTuple):
 
 
 class Place(ABC):
-    """Files with paths or URLs of one place. Several threads may use it."""
+    """A place of files, given by their paths or URLs. Several threads may use it."""
 
     @abstractmethod
     def states(self, urls: Sequence[str]) -> list[FileState | UnreadableImageError]:
@@ -70,16 +68,17 @@ class Place(ABC):
         """Return the present state of one file."""
 
     def absent(self, urls: Sequence[str]) -> dict[str, UnreadableImageError]:
-        """Return the reasons why some files cannot be read, as far as `states` left them out."""
+        """Return the reason for each file that is missing, where `states` does not look for it."""
         return {}
 
     @abstractmethod
     def _content(self, url: str) -> bytes: ...
 
     def read(self, url: str, state: FileState | None = None) -> bytes:
-        """Return the content of a file, which has to have this state, before and after.
+        """Return the content of a file.
 
-        UnreadableImageError is raised for a file that cannot be read, or has changed.
+        UnreadableImageError is raised if it cannot be read, or has another state than `state` after
+        it was read.
         """
         try:
             content = self._content(url)
@@ -118,7 +117,7 @@ class _Store(Place):
         self._protocol = url.partition("://")[0]
         self.fs, _ = _opened_file_system(url)
         self._n_failed = 0  # requests in a row, each repeated to no avail
-        self._has_folders = not url.startswith(SERVERS)
+        self._has_folders = not is_on_web_server(url)
 
     def states(self, urls: Sequence[str]) -> list[FileState | UnreadableImageError]:
         """List folders of which several files are wanted, and ask for each of the others."""
@@ -139,7 +138,7 @@ class _Store(Place):
     def state(self, url: str) -> FileState:
         """Return the present state of one file."""
         try:
-            info = self._repeated(lambda: self.fs.info(self._path(url)))
+            info = self._requested(lambda: self.fs.info(self._path(url)))
         except Exception as exc:  # of any library
             raise UnreadableImageError(_why_not_read(exc, url)) from exc
         if info.get("type") == "directory":
@@ -148,7 +147,7 @@ class _Store(Place):
 
     def _listed(self, folder: str) -> dict[str, FileState | UnreadableImageError]:
         try:
-            infos = self._repeated(lambda: self.fs.ls(self._path(folder), detail=True))
+            infos = self._requested(lambda: self.fs.ls(self._path(folder), detail=True))
         except _GONE:
             return {}
         except Exception as exc:  # of any library
@@ -169,10 +168,10 @@ class _Store(Place):
         return FileState(bytes.fromhex(key), (changed_s or 0.0) + margin_s)
 
     def _content(self, url: str) -> bytes:
-        return self._repeated(lambda: self.fs.cat_file(self._path(url)))
+        return self._requested(lambda: self.fs.cat_file(self._path(url)))
 
-    def _repeated(self, request: Callable[[], _Result]) -> _Result:
-        """Make a request, several times if needed, unless the server seems to be down."""
+    def _requested(self, request: Callable[[], _Result]) -> _Result:
+        """Return the result of a request, which is repeated unless the server seems to be down."""
         is_down = self._n_failed >= _DOWN_AFTER
         try:
             result = request() if is_down else _with_retries(request)
@@ -187,7 +186,7 @@ class _Store(Place):
 
 
 class _Archive(Place):
-    """Files in an archive, whose states follow from that of the archive."""
+    """Files in an archive, which have the state of the archive."""
 
     def __init__(self, url: str) -> None:
         self._url, self._archive = url, url.partition("::")[2]
@@ -200,7 +199,7 @@ class _Archive(Place):
         return _open_archive(self._url, state.key, os.getpid())
 
     def states(self, urls: Sequence[str]) -> list[FileState | UnreadableImageError]:
-        """Return states that follow from that of the archive, whose files are not looked up."""
+        """Return the states of files, which are not looked up in the archive."""
         archive = _state_or_reason(self._outer, self._archive)
         if isinstance(archive, UnreadableImageError):
             reason = UnreadableImageError(f"its archive: {archive}")
@@ -291,7 +290,7 @@ def place_of(url: str) -> Place:
     if not is_url(url):
         return _Disk()
     name = _name_of_place(url)
-    return _Archive(name) if _is_in_archive(url) else _Store(name)
+    return _Archive(name) if is_in_archive(url) else _Store(name)
 
 
 def _state_or_reason(place: Place, url: str) -> FileState | UnreadableImageError:
@@ -302,17 +301,13 @@ def _state_or_reason(place: Place, url: str) -> FileState | UnreadableImageError
         return exc
 
 
-def _is_in_archive(url: str) -> bool:
-    return "::" in url and url.startswith(tuple(f"{protocol}://" for protocol in _ARCHIVES))
-
-
 def _name_of_place(url: str) -> str:
     """Return the URL of the root of an archive, a bucket or a server; empty for local files."""
     if not is_url(url):
         return ""
     first, _, rest = url.partition("::")
     protocol, _, path = first.partition("://")
-    if _is_in_archive(url):
+    if is_in_archive(url):
         return f"{protocol}://::{rest}"
     if rest:
         return f"{protocol}::{_name_of_place(rest)}"
@@ -332,7 +327,7 @@ def files_below(folder: str) -> list[str]:
     ['cat/1.jpg']
     """
     shown = repr(shown_url(folder))
-    if folder.startswith(SERVERS):
+    if is_on_web_server(folder):
         raise InputError(
             f"{shown}: web servers do not list their files: pass the URLs, such as those of a table"
         )
@@ -349,13 +344,18 @@ def files_below(folder: str) -> list[str]:
     return below
 
 
+def opened_file(path: str) -> BinaryIO:
+    """Open a file, given by its path or URL: see :func:`opened_url`."""
+    return opened_url(path) if is_url(path) else open(path, "rb")
+
+
 def opened_url(url: str) -> BinaryIO:
     """Open the file of a URL: one in an archive is read at once, others where they are needed.
 
     InputError is raised if it cannot be opened.
     """
     try:
-        if _is_in_archive(url):
+        if is_in_archive(url):
             return io.BytesIO(place_of(url).read(url))
         fs, path = _opened_file_system(url)
         return _with_retries(lambda: fs.open(path, "rb"))

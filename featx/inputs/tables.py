@@ -74,11 +74,12 @@ def load_table(
     ParameterError
         A parameter has the wrong type, or the table lacks the column or has two of that name.
     MissingExtraError
-        The file is a ``.parquet`` file, and pyarrow is not installed.
+        The package that reads a ``.parquet`` file, or opens the URL, is not installed.
 
     See Also
     --------
     load_image_folder : Images in one folder for each class.
+    load_webdataset : Samples in the tar files of a WebDataset.
     FeatureExtractor : Extractor that takes the samples.
 
     Notes
