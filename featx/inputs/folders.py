@@ -19,6 +19,7 @@ from featx._urls import (
     joined_path,
     local_path,
     relative_path,
+    shown_path,
     shown_url,
     suffix_of,
 )
@@ -26,7 +27,7 @@ from featx._validation import ParameterFaults
 from featx.exceptions import InputError
 from featx.inputs.labeled import IMAGE_SUFFIXES, LabeledSamples
 from featx.inputs.left_out import LeftOutEntries, is_hidden, is_litter
-from featx.inputs.places import files_below
+from featx.inputs.places import files_below, folder_or_archive
 
 SPLITS = frozenset(
     (
@@ -145,29 +146,25 @@ def root_of(path: str | os.PathLike[str]) -> str:
     place = os.fspath(path)
     if is_url(place) and (local := local_path(place)) is not None:
         place = local
-    if is_url(place) and archive_url(place) is None:
-        return place
-    place = place if is_url(place) else os.path.expanduser(place)
-    archive = None if os.path.isdir(place) else archive_url(place)
-    if archive is None:
-        return os.fspath(Path(place))
-    paths = [path for path in files_below(archive) if not is_hidden(path)]
+    root = folder_or_archive(place)
+    if not is_url(root):
+        return os.fspath(Path(root))
+    if root == place:  # the URL of a folder, or of one in an archive
+        return root
+    paths = [path for path in files_below(root) if not is_hidden(path)]
     tops = {path.partition("/")[0] for path in paths}
     holds_classes = all(path.count("/") > 1 for path in paths)
-    return joined_path(archive, tops.pop()) if len(tops) == 1 and holds_classes else archive
+    return joined_path(root, tops.pop()) if len(tops) == 1 and holds_classes else root
 
 
 def is_folder(path: str | os.PathLike[str]) -> bool:
-    """Return True for a folder, an archive, and a URL that is not that of an image or a server."""
+    """Return True for a folder, an archive, or the URL of one, as far as its text shows that."""
     place = os.fspath(path)
-    if not is_url(place):
-        return os.path.isdir(os.path.expanduser(place)) or archive_url(place) is not None
-    return not _is_file_url(place)
-
-
-def _is_file_url(url: str) -> bool:
-    """Return True for a URL that is that of a file, as far as its text shows."""
-    return is_on_web_server(url) or suffix_of(url) in IMAGE_SUFFIXES
+    if archive_url(place) is not None:
+        return True
+    if is_url(place):
+        return not (is_on_web_server(place) or suffix_of(place) in IMAGE_SUFFIXES)
+    return os.path.isdir(os.path.expanduser(place))
 
 
 def _classes_of_url(root: str, left_out: LeftOutEntries) -> dict[str, list[str]]:
@@ -293,33 +290,26 @@ def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     patterns: list[str] = []
     for given in places:
         place = os.fspath(given)
-        if os.path.isdir(place):
+        if is_folder(place):
             images = _images_of_folder(place)
             found += images
-            empty += [] if images else [place]
-        elif is_url(place) or archive_url(place) is not None:
-            found += _images_of_url(place)
+            empty += [] if images else [shown_path(place)]
         else:
             (patterns if _is_path_pattern(place) else found).append(place)
     _check_name_images(empty, patterns)
     return found
 
 
-def _images_of_folder(folder: str) -> list[str]:
-    """Return the sorted images below a folder."""
+def _images_of_folder(place: str) -> list[str]:
+    """Return the sorted images in a folder or an archive."""
+    folder = folder_or_archive(place)
     left_out = LeftOutEntries(folder)
-    images = sorted(_ImageFinder(folder, left_out).images())
-    left_out.warn()
-    return images
-
-
-def _images_of_url(place: str) -> list[str]:
-    """Return the sorted images of an archive, or below the URL of a folder; the URL of a file."""
-    folder = archive_url(place) or place
-    if _is_file_url(folder):
-        return [place]
-    left_out = LeftOutEntries(folder)
-    images = [joined_path(folder, path) for path in _images_among(files_below(folder), left_out)]
+    if is_url(folder):
+        images = [
+            joined_path(folder, path) for path in _images_among(files_below(folder), left_out)
+        ]
+    else:
+        images = sorted(_ImageFinder(folder, left_out).images())
     left_out.warn()
     return images
 
@@ -341,7 +331,8 @@ def _check_name_images(empty: Sequence[str], patterns: Sequence[str]) -> None:
 
 def _is_path_pattern(place: str) -> bool:
     """Return True for a pattern that names no file."""
-    return ("*" in place or "?" in os.path.basename(place)) and not os.path.lexists(place)
+    is_pattern = "*" in place or "?" in os.path.basename(place)
+    return is_pattern and not (is_url(place) or os.path.lexists(place))
 
 
 def _paths_text(places: Sequence[str]) -> str:

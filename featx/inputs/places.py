@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from featx._text import one_line
 from featx._threads import run_ahead
-from featx._urls import is_in_archive, is_on_web_server, is_url, shown_url
+from featx._urls import archive_url, is_in_archive, is_on_web_server, is_url, shown_url
 from featx.digests.hashing import digest_of, digest_of_json
 from featx.exceptions import InputError, MissingExtraError, UnreadableImageError
 from featx.inputs.file_index import file_key
@@ -314,6 +314,13 @@ def _name_of_place(url: str) -> str:
     return f"{protocol}://{'' if protocol in _WITHOUT_HOST else path.partition('/')[0]}"
 
 
+def folder_or_archive(path: str | os.PathLike[str]) -> str:
+    """Return the path or URL of a folder, with ``~`` expanded; for an archive, that of its root."""
+    place = os.fspath(path)
+    place = place if is_url(place) else os.path.expanduser(place)
+    return place if os.path.isdir(place) else archive_url(place) or place
+
+
 def files_below(folder: str) -> list[str]:
     """Return the paths of all files below a folder, given by its URL, relative to it, sorted.
 
@@ -340,7 +347,7 @@ def files_below(folder: str) -> list[str]:
         raise InputError(f"{shown} cannot be listed: {_why_not_read(exc, folder)}") from exc
     below = sorted(name.removeprefix(path).strip("/") for name in names if name != path)
     if not below:
-        raise InputError(f"{shown} holds no files: expected a folder with a folder per class")
+        raise InputError(f"{shown} holds no files: expected images")
     return below
 
 
