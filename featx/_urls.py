@@ -146,6 +146,17 @@ def folder_of(path: str) -> str:
     return f"{protocol}://{inner.rpartition('/')[0]}{mark}{rest}"
 
 
+def file_name(path: str) -> str:
+    """Return the name of a file, given by its path or URL.
+
+    Examples
+    --------
+    >>> file_name("zip://cat/1.jpg::photos.zip"), file_name("https://host/1.jpg?page=2")
+    ('1.jpg', '1.jpg')
+    """
+    return os.path.basename(path.partition("::")[0].partition("?")[0] if is_url(path) else path)
+
+
 def suffix_of(path: str) -> str:
     """Return the ending of a file's name, in lower case.
 
@@ -154,5 +165,4 @@ def suffix_of(path: str) -> str:
     >>> suffix_of("https://host/Labels.CSV?page=2"), suffix_of("zip://a.jpg::b.zip")
     ('.csv', '.jpg')
     """
-    name = path.partition("::")[0].partition("?")[0] if is_url(path) else path
-    return os.path.splitext(name)[1].lower()
+    return os.path.splitext(file_name(path))[1].lower()

@@ -128,7 +128,7 @@ def _list_images_to_check(
     if not splits:
         images = list_folder(place)
         names = list(map(shown_path, images.data))
-        found = None if groups is None else read_groups(groups, place, names)
+        found = None if groups is None else read_groups(groups, place, images.data)
         return _CheckedImages(images.data, names, images.target, None, found)
     parts = [list_folder(path) for path in splits.values()]
     are_labeled = all(part.target is not None for part in parts)
