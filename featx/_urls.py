@@ -1,4 +1,4 @@
-"""``is_url``, ``shown_url``, ``joined_path``: URLs as text, as fsspec reads them.
+"""``is_url``, ``shown_url``, ``joined_path``: URLs as text, in the form of fsspec.
 
 A file in an archive is written ``zip://cat.jpg::photos.zip``: its path there, and the archive.
 """
@@ -11,14 +11,16 @@ from typing import TypeGuard
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::.*://)")
 _SECRET = re.compile(r"sig|token|key|cred|secret|pass|auth", re.IGNORECASE)
-_ARCHIVES = {
+_PROTOCOL_OF_SUFFIX = {
     ".zip": "zip",
     ".tar": "tar",
     ".tar.gz": "tar",
     ".tar.bz2": "tar",
     ".tar.xz": "tar",
 }
+_ARCHIVES = ("zip://", "tar://", "libarchive://")
 _LOCAL = ("file://", "local://")
+_WEB = ("http://", "https://")
 
 
 def is_url(item: object) -> TypeGuard[str]:
@@ -30,6 +32,16 @@ def is_url(item: object) -> TypeGuard[str]:
     [True, True, False, False]
     """
     return isinstance(item, str) and ":" in item and _URL.match(item) is not None
+
+
+def is_in_archive(url: str) -> bool:
+    """Return True for the URL of an archive, or of a file in it."""
+    return "::" in url and url.startswith(_ARCHIVES)
+
+
+def is_on_web_server(url: str) -> bool:
+    """Return True for the URL of a web server, which does not list its files."""
+    return url.startswith(_WEB)
 
 
 def local_path(url: str) -> str | None:
@@ -82,9 +94,14 @@ def archive_url(path: str | os.PathLike[str]) -> str | None:
     ('zip://::photos.zip', 'tar://::s3://bucket/photos.tar', None)
     """
     place = os.fspath(path)
-    is_in_archive = place.startswith(("zip://", "tar://"))
-    endings = (end for end in _ARCHIVES if place.lower().endswith(end) and not is_in_archive)
-    return next((f"{_ARCHIVES[end]}://::{place}" for end in endings), None)
+    if place.startswith(_ARCHIVES):
+        return None
+    protocols = (
+        protocol
+        for suffix, protocol in _PROTOCOL_OF_SUFFIX.items()
+        if place.lower().endswith(suffix)
+    )
+    return next((f"{protocol}://::{place}" for protocol in protocols), None)
 
 
 def joined_path(folder: str, path: str) -> str:
@@ -129,6 +146,17 @@ def folder_of(path: str) -> str:
     return f"{protocol}://{inner.rpartition('/')[0]}{mark}{rest}"
 
 
+def file_name(path: str) -> str:
+    """Return the name of a file, given by its path or URL.
+
+    Examples
+    --------
+    >>> file_name("zip://cat/1.jpg::photos.zip"), file_name("https://host/1.jpg?page=2")
+    ('1.jpg', '1.jpg')
+    """
+    return os.path.basename(path.partition("::")[0].partition("?")[0] if is_url(path) else path)
+
+
 def suffix_of(path: str) -> str:
     """Return the ending of a file's name, in lower case.
 
@@ -137,5 +165,4 @@ def suffix_of(path: str) -> str:
     >>> suffix_of("https://host/Labels.CSV?page=2"), suffix_of("zip://a.jpg::b.zip")
     ('.csv', '.jpg')
     """
-    name = path.partition("::")[0].partition("?")[0] if is_url(path) else path
-    return os.path.splitext(name)[1].lower()
+    return os.path.splitext(file_name(path))[1].lower()

@@ -12,10 +12,10 @@ OLD_S = 1_700_000_000  # a time of change that is long ago
 class FileServer:
     """A server of `files`, bytes by name.
 
-    `n_cut` and `n_busy` have the number of answers that are still to be cut off in the middle, or
-    replaced by an error of the server. With `etags` and `times` False, it says nothing of a file's
-    state. `on_get` is called with the name before a file is sent. `requests` counts the
-    requests by method and name.
+    `n_cut` and `n_busy` hold, by name, how many of the next responses are cut off in the middle, or
+    are errors with status 503. With `etags` and `times` False, the server reports no state of
+    files. `on_get` is called with the name before a file is sent. `requests` counts requests by
+    method and name.
     """
 
     def __init__(self):

@@ -62,9 +62,10 @@ def check(
 ) -> None:
     """Find wrong labels, duplicates, outliers, and damaged or poor images.
 
-    FOLDER has a folder per class, or images alone; folders named train, val and test may hold the
-    class folders. TABLE is a file (.csv, .tsv, .jsonl, .parquet) with a column of paths, relative
-    to its folder, and a column of labels; without labels, pass --target none. The command finds
+    FOLDER has a folder per class, or images alone, and may be an archive (.zip, .tar) or a URL, as
+    in s3://bucket/photos. On disk, folders named train, val and test may hold the class folders.
+    TABLE is a file (.csv, .tsv, .jsonl, .parquet), or its URL, with a column of paths, relative to
+    its folder, and a column of labels; without labels, pass --target none. The command finds
     unreadable, dark, bright, low-contrast, blurred, tiny and oddly shaped images; labels that are
     probably wrong; exact duplicates and near-duplicates, also those in two classes or in two
     splits; and outliers. Unreadable images are findings, whatever --on-error is.
@@ -111,7 +112,7 @@ class _CheckedImages(NamedTuple):
 def _list_images_to_check(
     place: str, columns: dict[str, str | None], groups: str | None
 ) -> _CheckedImages:
-    """List the images of a table, of a folder with or without classes, or of splits of them."""
+    """List the images of a table, or of a folder with classes, splits or neither."""
     import numpy as np
 
     from featx.cli.files import list_folder
@@ -127,7 +128,7 @@ def _list_images_to_check(
     if not splits:
         images = list_folder(place)
         names = list(map(shown_path, images.data))
-        found = None if groups is None else read_groups(groups, place, names)
+        found = None if groups is None else read_groups(groups, place, images.data)
         return _CheckedImages(images.data, names, images.target, None, found)
     parts = [list_folder(path) for path in splits.values()]
     are_labeled = all(part.target is not None for part in parts)
@@ -188,7 +189,7 @@ def _as_row(images: _CheckedImages, finding: Finding) -> dict[str, Any]:
 def _as_document(place: str, images: _CheckedImages, findings: Findings) -> dict[str, Any]:
     checked = findings.labels
     return {
-        "folder": place,
+        "folder": shown_path(place),
         "n_images": len(images.names),
         "counts": _counts(findings),
         "n_wrong_labels": None

@@ -59,7 +59,8 @@ def cv(
 ) -> None:
     """Cross-validate heads and backbones on labeled images.
 
-    FOLDER has a folder per class. TABLE is a file (.csv, .tsv, .jsonl, .parquet) with a column of
+    FOLDER has a folder per class, and may be an archive (.zip, .tar) or a URL, as in
+    s3://bucket/photos. TABLE is a file (.csv, .tsv, .jsonl, .parquet), or its URL, with a column of
     paths, relative to its folder, and a column of labels.
 
     --backbone, --head, --layer and --pooling may be repeated, for all combinations. A backbone

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx._text import counted, one_line
+from featx._urls import shown_path
 from featx.cli.labeled import columns_in, load_labeled
 from featx.cli.models import MODEL, load_classifier, loading_options
 from featx.cli.options import GROUPS, Command, GivenPath, labeled_images
@@ -56,6 +57,8 @@ def evaluate(
 ) -> None:
     """Evaluate a saved model on labeled images: a folder per class, or a table.
 
+    FOLDER may be an archive (.zip, .tar) or a URL, as in s3://bucket/photos, and TABLE a URL.
+
     With --on-error nan, images that cannot be read are left out. The confusion matrix is shown if
     the terminal is wide enough for it, else the ten pairs of classes that are confused most often.
     The file of --out has a row for each mistake, the most confident first. A line reports how many
@@ -94,6 +97,8 @@ def evaluate(
 def compare(models: tuple[str, ...], place: str, as_json: bool, **options: Any) -> None:
     """Compare saved models on labeled images: a folder per class, or a table.
 
+    FOLDER may be an archive (.zip, .tar) or a URL, as in s3://bucket/photos, and TABLE a URL.
+
     Each model is compared with the first: the difference of their accuracies with a 95% interval,
     and the p-value of McNemar's exact test. The p-values are not corrected for several models. With
     --on-error nan, images that one of the models cannot read are left out. A line for each model
@@ -124,8 +129,8 @@ def _load_labels_as_text(
     images = load_labeled(place, columns, groups=groups)
     if images.target is None or images.target.ndim > 1 or not images.target_names:
         raise InputError(
-            f"{place!r} has no single class for each image: evaluate it in Python, with score or "
-            "sklearn.metrics"
+            f"{shown_path(place)!r} has no single class for each image: evaluate it in "
+            "Python, with score or sklearn.metrics"
         )
     images.target = images.target.astype(str)
     images.target_names = list(map(str, images.target_names))
@@ -159,7 +164,7 @@ def _load_classifiers(
         unknown = sorted(set(images.target_names) - set(map(str, classifier.classes_)))
         if unknown:
             faults.append(
-                f"{place!r} has classes that the model {model!r} does not know: "
+                f"{shown_path(place)!r} has classes that the model {model!r} does not know: "
                 f"{', '.join(map(one_line, unknown))}. It knows "
                 f"{', '.join(map(one_line, classifier.classes_))}."
             )

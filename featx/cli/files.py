@@ -37,7 +37,7 @@ ENDINGS = (".csv", ".h5", ".npz", ".parquet")
 
 
 def list_folder(path: str | os.PathLike[str]) -> Bunch:
-    """Return all images of a folder, with or without a folder per class.
+    """Return all images of a folder or an archive, with or without a folder per class.
 
     With class folders and no images beside them, ``data`` and ``target`` are those of
     :func:`load_image_folder`. Otherwise ``data`` holds the paths of all images below the folder,

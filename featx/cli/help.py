@@ -42,6 +42,7 @@ EXAMPLES = {
     "fit": (
         "featx fit photos --out photos.featx",
         "featx fit photos --out tuned.featx --fine-tune 2 --tune epochs=20",
+        "featx fit photos.zip --out photos.featx",
     ),
     "evaluate": ("featx evaluate photos.featx test-photos",),
     "compare": ("featx compare photos.featx tuned.featx test-photos",),
@@ -51,7 +52,10 @@ EXAMPLES = {
     ),
     "card": ("featx card photos.featx --out README.md",),
     "extract": ("featx extract photos --out photos.npz --backbone convnext_tiny",),
-    "predict": ("featx predict photos.featx new.jpg more-photos --proba",),
+    "predict": (
+        "featx predict photos.featx new.jpg more-photos --proba",
+        "featx predict photos.featx s3://bucket/photos --out predictions.csv",
+    ),
     "export": ("featx export photos.featx photos.onnx --include-resize",),
     "cache": ("featx cache info", "featx cache evict --max-bytes 20GB"),
     "cache info": ("featx cache info --json",),

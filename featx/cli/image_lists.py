@@ -1,4 +1,4 @@
-"""``images_of``: the images that arguments name: files, folders, patterns, lists and tables."""
+"""``images_of``: images that arguments name: files, folders, URLs, patterns, lists and tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from featx._text import one_line
-from featx._urls import is_url, joined_path
+from featx._urls import is_url, joined_path, shown_path
 from featx.exceptions import InputError
 from featx.inputs.folders import list_images
 from featx.inputs.labeled import IMAGE_SUFFIXES
@@ -24,11 +24,11 @@ _ENCODING, _ERRORS = "utf-8-sig", "surrogateescape"  # file names may be any byt
 def images_of(places: Sequence[str], column: str | None = None) -> list[str]:
     r"""Return the paths of images, in the order of the arguments that name them.
 
-    An argument is a file, a folder (the sorted images below it), a pattern such as
-    ``'photos/**/*.jpg'``, a list of paths as ``@list.txt`` or ``-`` for standard input, one on each
-    line, or a table (.csv, .tsv, .jsonl, .parquet) with a column of paths. Relative paths in files
-    are relative to the folder of the file. InputError is raised, and names all faults, if a list or
-    a table cannot be read.
+    An argument is a file, a folder or an archive (the sorted images in it), a URL of these, a
+    pattern such as ``'photos/**/*.jpg'``, a list of paths as ``@list.txt`` or ``-`` for standard
+    input, one on each line, or a table (.csv, .tsv, .jsonl, .parquet) with a column of paths.
+    Relative paths in files are relative to the folder of the file. InputError is raised, and names
+    all faults, if a list or a table cannot be read.
 
     Examples
     --------
@@ -49,7 +49,9 @@ def images_of(places: Sequence[str], column: str | None = None) -> list[str]:
             found += _places_in(place, column)
         except (InputError, OSError, csv.Error) as exc:
             reason = (isinstance(exc, OSError) and exc.strerror) or exc
-            faults.append(str(exc) if isinstance(exc, InputError) else f"{place!r}: {reason}")
+            faults.append(
+                str(exc) if isinstance(exc, InputError) else f"{shown_path(place)!r}: {reason}"
+            )
     if faults:
         raise InputError("\n".join(faults))
     return list_images(found)
@@ -93,7 +95,7 @@ def _paths_in_table(path: str, column: str | None) -> list[str]:
     found = load_table(path, sample=_column_of_paths(path, names, column), target=None)
     if not hasattr(found.data, "dtype"):
         raise InputError(
-            f"{path!r} holds encoded images, not paths: pass it to load_table in Python"
+            f"{shown_path(path)!r} holds encoded images, not paths: pass it to load_table in Python"
         )
     return found.data.tolist()
 
@@ -108,7 +110,7 @@ def _column_of_paths(path: str, names: Iterable[str], column: str | None) -> str
         return usual[0]
     expected = "one of " + ", ".join(COLUMNS) + ", or --sample NAME" if column is None else column
     shown = ", ".join(map(one_line, names)) or "no columns"
-    raise InputError(f"{path!r} has {shown}: expected {one_line(expected)}")
+    raise InputError(f"{shown_path(path)!r} has {shown}: expected {one_line(expected)}")
 
 
 def _matches(pattern: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featx._urls import is_url
+from featx._urls import is_url, shown_path
 from featx.cli.options import or_none
 from featx.exceptions import InputError
 
@@ -58,8 +58,8 @@ def load_table_of_images(
     is_found = (is_url(path) or os.path.lexists(path) for path in some)
     if hasattr(table.data, "dtype") and not any(is_found):
         raise InputError(
-            f"{place!r}: none of its first {len(some)} files exists, such as {some[0]!r}. Name the "
-            "folder where its paths start: --base FOLDER"
+            f"{shown_path(place)!r}: none of its first {len(some)} files exists, such as "
+            f"{some[0]!r}. Name the folder, archive or URL where its paths start: --base FOLDER"
         )
     return table
 
@@ -70,6 +70,6 @@ def check_is_no_table(place: str, columns: dict[str, str | None]) -> None:
 
     if any(columns.values()):
         raise click.UsageError(
-            f"--sample, --target and --base describe a table, but {place!r} is none "
+            f"--sample, --target and --base describe a table, but {shown_path(place)!r} is none "
             f"({', '.join(sorted(TABLE_SUFFIXES))})"
         )

@@ -148,9 +148,9 @@ def extract(
 ) -> None:
     """Embed images, and write embeddings, paths and labels to one file.
 
-    IMAGES are a folder, or what featx predict takes: files, folders, patterns, lists and tables.
-    The images of one folder have the names of their class folders as labels, empty for an image
-    outside of one; others have no labels.
+    IMAGES are a folder or an archive, or what featx predict takes: files, folders, archives, URLs,
+    patterns, lists and tables. The images of one folder or archive have the names of their class
+    folders as labels, empty for an image outside of one; others have no labels.
     """
     from featx.cli.files import ENDINGS, EmbeddingFile, check_file_packages, list_given
 

@@ -82,9 +82,10 @@ def fit(
 ) -> None:
     """Train a classifier on labeled images and save it as one file.
 
-    FOLDER has a folder per class. TABLE is a file (.csv, .tsv, .jsonl, .parquet) with a column of
-    paths, relative to its folder, and a column of labels. Images of a group stay together where
-    the classifier splits the data: for --calibrate, to select a strength, or for fine-tuning.
+    FOLDER has a folder per class, and may be an archive (.zip, .tar) or a URL, as in
+    s3://bucket/photos. TABLE is a file (.csv, .tsv, .jsonl, .parquet), or its URL, with a column of
+    paths, relative to its folder, and a column of labels. Images of a group stay together where the
+    classifier splits the data: for --calibrate, to select a strength, or for fine-tuning.
 
     With --fine-tune the top of the network is trained as well, and kept if it is better. With
     --calibrate, a probability of 0.8 is right in about 8 of 10 cases; knn needs none.

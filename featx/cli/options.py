@@ -204,7 +204,7 @@ _COLUMN_OPTIONS = (
     click.option(
         "--base",
         type=GivenPath(),
-        help="Folder where paths in TABLE start; default: that of TABLE.",
+        help="Folder, archive or URL where paths in TABLE start; default: folder of TABLE.",
     ),
 )
 columns_of_table = add_options(*_COLUMN_OPTIONS)

@@ -62,9 +62,10 @@ def predict(
 ) -> None:
     """Predict the class of images with a saved model.
 
-    IMAGES are files, folders, patterns such as 'photos/**/*.jpg', lists of paths (@list.txt, or -
-    for standard input, a path on each line), and tables (.csv, .tsv, .jsonl, .parquet) with a
-    column of paths. Relative paths in lists and tables start from the folder of the file.
+    IMAGES are files, folders, archives (.zip, .tar), URLs as in s3://bucket/photos, patterns such
+    as 'photos/**/*.jpg', lists of paths (@list.txt, or - for standard input, a path on each line),
+    and tables (.csv, .tsv, .jsonl, .parquet) with a column of paths. Relative paths in lists and
+    tables start from the folder of the file.
 
     Lines are printed while the images are predicted, 1,024 at a time; a file, or the document of
     --json, is written once all are. Images that cannot be read are left out, and are an error at

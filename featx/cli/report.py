@@ -71,12 +71,13 @@ def report(
 ) -> None:
     """Write a page with scores, mistakes, suspect labels, near-duplicates and a map of the images.
 
-    FOLDER has a folder per class; TABLE is a file (.csv, .tsv, .jsonl, .parquet) with a column of
+    FOLDER has a folder per class, and may be an archive (.zip, .tar) or a URL, as in
+    s3://bucket/photos. TABLE is a file (.csv, .tsv, .jsonl, .parquet), or its URL, with a column of
     paths, relative to its folder, and a column of labels. Heads are cross-validated: the page
-    describes the first --head, and compares it with the others. If FOLDER has train and test (or
-    val) instead, heads are fitted on train and evaluated on the other. A saved MODEL is only
-    evaluated, on test (or val) if there is one; a line reports how many of these images it was
-    trained on.
+    describes the first --head, and compares it with the others. If FOLDER is on disk and has train
+    and test (or val) instead, heads are fitted on train and evaluated on the other. A saved MODEL
+    is only evaluated, on test (or val) if there is one; a line reports how many of these images it
+    was trained on.
     """
     check_output(out, (".html",), force=force)
     if len(paths) > 2:

@@ -36,15 +36,19 @@ def similar(
 ) -> None:
     """Find the images below the folder PHOTOS that are most similar to each QUERY.
 
-    A QUERY is an image, or a folder of images. Similarity is the cosine of embeddings, at most 1. A
-    query that lies below PHOTOS is found first. With --on-error nan, images below PHOTOS that
-    cannot be read are left out.
+    A QUERY is an image or a folder of images. Each folder may be an archive (.zip, .tar) or a URL,
+    as in s3://bucket/photos. Similarity is the cosine of embeddings, at most 1. A query that lies
+    below PHOTOS is found first. With --on-error nan, images below PHOTOS that cannot be read are
+    left out.
     """
     from featx.evaluation.neighbors import find_similar
     from featx.inputs.folders import is_folder, list_images
 
     if not is_folder(photos):
-        raise InputError(f"{photos!r} is no folder: the last argument is a folder of images")
+        raise InputError(
+            f"{shown_path(photos)!r} is no folder: the last argument is a folder of images, or an "
+            "archive"
+        )
     extractor = make_extractor(backbone, options)
     asked, images = list_images(queries), list_images([photos])
     found = find_similar(asked, images, extractor=extractor, k=k or min(_K, len(images)))

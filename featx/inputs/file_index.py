@@ -102,11 +102,6 @@ class FileIndex:
     def __reduce__(self) -> tuple[type[FileIndex], tuple[Path | None]]:
         return type(self), (self.folder,)
 
-    def is_first_failure(self) -> bool:
-        """Return True at the first call only: the warning of a failure is given once."""
-        is_first, self._has_failed = not self._has_failed, True
-        return is_first
-
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Return the digest of each file, (n,) S16, all zero if it is not known."""
         # First, since entries that are flushed meanwhile are then found in a segment.
@@ -149,7 +144,8 @@ class FileIndex:
         try:
             self.flush()
         except OSError as exc:
-            if self.is_first_failure():
+            if not self._has_failed:
+                self._has_failed = True
                 warn_caller(
                     CacheWriteWarning(
                         f"the digests of files cannot be stored ({exc}): the files will be read "

@@ -1,4 +1,4 @@
-"""``load_image_folder``, ``list_images``: images in folders, by class or as they come."""
+"""``load_image_folder``, ``list_images``: images in folders and archives, by class or not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,12 @@ import numpy as np
 from featx._text import as_utf8
 from featx._urls import (
     archive_url,
+    is_on_web_server,
     is_url,
     joined_path,
     local_path,
     relative_path,
+    shown_path,
     shown_url,
     suffix_of,
 )
@@ -25,7 +27,7 @@ from featx._validation import ParameterFaults
 from featx.exceptions import InputError
 from featx.inputs.labeled import IMAGE_SUFFIXES, LabeledSamples
 from featx.inputs.left_out import LeftOutEntries, is_hidden, is_litter
-from featx.inputs.places import SERVERS, files_below
+from featx.inputs.places import files_below, folder_or_archive
 
 SPLITS = frozenset(
     (
@@ -48,7 +50,7 @@ _TWICE = "folders belong to several classes, so their images have several labels
 def load_image_folder(
     path: str | os.PathLike[str], *, groups: str | None = None, split: str | None = None
 ) -> LabeledSamples:
-    """List the images of a folder that has a folder for each class.
+    """List the images of a folder or an archive that has a folder for each class.
 
     Images are found at any depth below the folder of their class, classes and images sorted by
     name. Nothing is decoded. Links are followed, but not those inside a class that lead to a folder
@@ -57,16 +59,17 @@ def load_image_folder(
     Parameters
     ----------
     path : str or Path
-        Path or URL of the folder, or of a ``.zip`` or ``.tar`` archive, such as
-        ``"s3://bucket/photos"``. If an archive holds a single folder, that is the folder.
+        Path or URL of the folder, such as ``"s3://bucket/photos"``, or of an archive (``.zip``,
+        ``.tar``, ``.tar.gz``, ``.tar.bz2``, ``.tar.xz``). If an archive holds nothing but one
+        folder, the classes may lie in that.
     groups : {"subfolder"}, default=None
         "subfolder" makes a group of each folder right below a class, such as that of a patient in
         ``class/patient/1.png``. Folders of the same name in several classes are one group. By
         default, there are no groups.
     split : str, default=None
         Name of a folder in `path` that has a folder for each class, such as "train" beside "val"
-        and "test"; only its images are listed. By default, `path` itself has the folders of the
-        classes.
+        and "test"; only its images are listed. By default, the folders of the classes are those in
+        `path`.
 
     Returns
     -------
@@ -81,9 +84,12 @@ def load_image_folder(
     ------
     InputError
         The folder is missing or unreadable, has no class folders, has classes without images, or
-        lacks the split; or groups are asked for and images lie in no folder of a group.
+        lacks the split; groups are asked for, and images lie in no folder of a group; or `path` is
+        on a web server, which does not list its files.
     ParameterError
         `groups` or `split` is neither of those above.
+    MissingExtraError
+        The package that opens the URL is not installed.
 
     Warns
     -----
@@ -94,6 +100,8 @@ def load_image_folder(
 
     See Also
     --------
+    load_table : Samples in the columns of a table.
+    load_webdataset : Samples in the tar files of a WebDataset.
     FeatureExtractor : Extractor that takes the paths.
     find_image_issues : Images that are unreadable, dark, blurred, tiny, and the like.
 
@@ -119,7 +127,7 @@ def load_image_folder(
     root = root_of(path)
     root = root if split is None else _folder_of_split(root, split)
     left_out = LeftOutEntries(root)
-    find = _images_of_url if is_url(root) else _images_by_class
+    find = _classes_of_url if is_url(root) else _classes_of_folder
     images = find(root, left_out)
     names = sorted(images)
     data = np.array([image for name in names for image in images[name]], object)
@@ -134,51 +142,56 @@ def load_image_folder(
 
 
 def root_of(path: str | os.PathLike[str]) -> str:
-    """Return the path or URL of a folder; that of an archive's only folder, or of its root."""
+    """Return the path or URL of a folder; for an archive, of its only folder or of its root."""
     place = os.fspath(path)
     if is_url(place) and (local := local_path(place)) is not None:
         place = local
-    if is_url(place) and archive_url(place) is None:
-        return place
-    place = place if is_url(place) else os.path.expanduser(place)
-    archive = None if os.path.isdir(place) else archive_url(place)
-    if archive is None:
-        return os.fspath(Path(place))
-    paths = [path for path in files_below(archive) if not is_hidden(path)]
+    root = folder_or_archive(place)
+    if not is_url(root):
+        return os.fspath(Path(root))
+    if root == place:  # the URL of a folder, or of one in an archive
+        return root
+    paths = [path for path in files_below(root) if not is_hidden(path)]
     tops = {path.partition("/")[0] for path in paths}
     holds_classes = all(path.count("/") > 1 for path in paths)
-    return joined_path(archive, tops.pop()) if len(tops) == 1 and holds_classes else archive
+    return joined_path(root, tops.pop()) if len(tops) == 1 and holds_classes else root
 
 
 def is_folder(path: str | os.PathLike[str]) -> bool:
-    """Return True for a folder, an archive, and a URL that is not that of an image or a server."""
+    """Return True for a folder, an archive, or the URL of one, as far as its text shows that."""
     place = os.fspath(path)
-    if not is_url(place):
-        return os.path.isdir(os.path.expanduser(place)) or archive_url(place) is not None
-    return not (place.startswith(SERVERS) or suffix_of(place) in IMAGE_SUFFIXES)
+    if archive_url(place) is not None:
+        return True
+    if is_url(place):
+        return not (is_on_web_server(place) or suffix_of(place) in IMAGE_SUFFIXES)
+    return os.path.isdir(os.path.expanduser(place))
 
 
-def _images_of_url(root: str, left_out: LeftOutEntries) -> dict[str, list[str]]:
+def _classes_of_url(root: str, left_out: LeftOutEntries) -> dict[str, list[str]]:
     """Return the sorted images of each class; raise if a class has none."""
-    images: dict[str, list[str]] = {}
-    folders: set[str] = set()
-    for path in files_below(root):
+    paths = files_below(root)
+    shown = (path for path in paths if not is_hidden(path))
+    folders = sorted({path.partition("/")[0] for path in shown if "/" in path})
+    images: dict[str, list[str]] = {label_of(folder): [] for folder in folders}
+    for path in _images_among(paths, left_out):
         folder, slash, _ = path.partition("/")
-        hidden = is_hidden(path)
-        if slash and not hidden:
-            folders.add(folder)
-        if hidden or not path.lower().endswith(_SUFFIXES):
-            if not any(map(is_litter, path.split("/"))):
-                left_out.add(_FOREIGN, path)
-        elif not slash:
-            left_out.add(_UNLABELED, path)
+        if slash:
+            images[label_of(folder)].append(joined_path(root, path))
         else:
-            images.setdefault(label_of(folder), []).append(joined_path(root, path))
-    _check_are_classes(root, sorted(folders), left_out)
-    found = {label_of(folder): images.get(label_of(folder), []) for folder in sorted(folders)}
-    _check_classes_hold_images(root, found, left_out)
-    _add_confusable_names(sorted(folders), left_out)
-    return found
+            left_out.add(_UNLABELED, path)
+    _check_are_classes(root, folders, left_out)
+    _check_classes_hold_images(root, images, left_out)
+    _add_confusable_names(folders, left_out)
+    return images
+
+
+def _images_among(paths: Iterable[str], left_out: LeftOutEntries) -> Iterator[str]:
+    """Yield the paths of images below a URL; other files are left out."""
+    for path in paths:
+        if path.lower().endswith(_SUFFIXES) and not is_hidden(path):
+            yield path
+        elif not any(map(is_litter, path.split("/"))):
+            left_out.add(_FOREIGN, path)
 
 
 def _folder_of_split(root: str, split: str) -> str:
@@ -192,7 +205,7 @@ def _folder_of_split(root: str, split: str) -> str:
     return folders[split]
 
 
-def _images_by_class(root: str, left_out: LeftOutEntries) -> dict[str, list[str]]:
+def _classes_of_folder(root: str, left_out: LeftOutEntries) -> dict[str, list[str]]:
     """Return the sorted images of each class; raise if a class has none."""
     folders = _class_folders(root, left_out)
     places = {folder: os.path.realpath(folder) for folder in folders}
@@ -258,7 +271,7 @@ def _shown_folders(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """List images: files as they are named, and folders as the sorted images below them.
+    """List images: files as they are named, folders and archives as the sorted images in them.
 
     A FolderWarning for each folder names what was left out below it. InputError is raised, and
     names all of them, if folders hold no image, or patterns such as ``*.jpg`` name no file.
@@ -277,17 +290,32 @@ def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
     patterns: list[str] = []
     for given in places:
         place = os.fspath(given)
-        if is_url(place) or archive_url(place) is not None:
-            found += _images_of_place(place)
-            continue
-        if not os.path.isdir(place):
+        if is_folder(place):
+            images = _images_of_folder(place)
+            found += images
+            empty += [] if images else [shown_path(place)]
+        else:
             (patterns if _is_path_pattern(place) else found).append(place)
-            continue
-        left_out = LeftOutEntries(place)
-        images = sorted(_ImageFinder(place, left_out).images())
-        found += images
-        empty += [] if images else [place]
-        left_out.warn()
+    _check_name_images(empty, patterns)
+    return found
+
+
+def _images_of_folder(place: str) -> list[str]:
+    """Return the sorted images in a folder or an archive."""
+    folder = folder_or_archive(place)
+    left_out = LeftOutEntries(folder)
+    if is_url(folder):
+        images = [
+            joined_path(folder, path) for path in _images_among(files_below(folder), left_out)
+        ]
+    else:
+        images = sorted(_ImageFinder(folder, left_out).images())
+    left_out.warn()
+    return images
+
+
+def _check_name_images(empty: Sequence[str], patterns: Sequence[str]) -> None:
+    """Raise one error that names folders without images, and patterns that match nothing."""
     faults = []
     if empty:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
@@ -299,31 +327,15 @@ def list_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
         )
     if faults:
         raise InputError("\n".join(faults))
-    return found
-
-
-def _images_of_place(place: str) -> list[str]:
-    """Return the URLs of all images in an archive or a folder of a bucket; other URLs as given."""
-    folder = archive_url(place) or place
-    if folder.startswith(SERVERS) or suffix_of(folder) in IMAGE_SUFFIXES:
-        return [place]
-    left_out = LeftOutEntries(folder)
-    images = []
-    for path in files_below(folder):
-        if not is_hidden(path) and path.lower().endswith(_SUFFIXES):
-            images.append(joined_path(folder, path))
-        elif not any(map(is_litter, path.split("/"))):
-            left_out.add(_FOREIGN, path)
-    left_out.warn()
-    return images
 
 
 def _is_path_pattern(place: str) -> bool:
     """Return True for a pattern that names no file."""
-    return ("*" in place or "?" in os.path.basename(place)) and not os.path.lexists(place)
+    is_pattern = "*" in place or "?" in os.path.basename(place)
+    return is_pattern and not (is_url(place) or os.path.lexists(place))
 
 
-def _paths_text(places: list[str]) -> str:
+def _paths_text(places: Sequence[str]) -> str:
     return ", ".join(map(repr, places[:_N_SHOWN]))
 
 

@@ -1,4 +1,4 @@
-"""``read_groups``: the group of each image of a folder, such as its patient, from a CSV file."""
+"""``read_groups``: the group of each image in a folder, such as its patient, from a CSV file."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from featx._text import one_line
+from featx._urls import file_name, is_url, joined_path, shown_path
 from featx._validation import InputFaults
 from featx.exceptions import InputError
+from featx.inputs.folders import root_of
 
 _COLUMNS = ("path", "group")
 _N_SHOWN = 5
@@ -20,8 +22,8 @@ def read_groups(file: str | os.PathLike[str], folder: str, images: Sequence[str]
     r"""Return the group of each image.
 
     The file is UTF-8 with a line of names, among them ``path`` and ``group``. A path is relative to
-    the folder, or absolute, or the name of a file that only one class has. Lines about other images
-    are ignored.
+    the folder, which may be an archive or a URL, or absolute, or the name of a file that only one
+    class has. Lines about other images are ignored.
 
     Raises
     ------
@@ -38,25 +40,31 @@ def read_groups(file: str | os.PathLike[str], folder: str, images: Sequence[str]
     >>> read_groups(file, "photos", ["photos/cat/1.png", "photos/dog/2.png"])
     ['Ann', 'Bob']
     """
-    positions = _positions_by_path(folder, images)
+    root = root_of(folder)
+    positions = _positions_by_path(images)
     found: list[set[str]] = [set() for _ in images]
     for path, group in _lines_of_groups(file):
-        position = positions.get(os.path.normpath(os.path.join(folder, path)), positions.get(path))
+        position = positions.get(_normalized(joined_path(root, path)), positions.get(path))
         if position is not None and group:
             found[position].add(group)
     _check_one_group(file, images, found)
     return [group for groups in found for group in groups]
 
 
-def _positions_by_path(folder: str, images: Sequence[str]) -> dict[str, int]:
+def _positions_by_path(images: Sequence[str]) -> dict[str, int]:
     """Return the position of each image by its paths, and by its name if no other has that."""
-    names = [os.path.basename(image) for image in images]
+    names = list(map(file_name, images))
     counts = Counter(names)
     positions = {name: place for place, name in enumerate(names) if counts[name] == 1}
     for place, image in enumerate(images):
-        positions[os.path.normpath(image)] = place
-        positions[os.path.abspath(image)] = place
+        positions[_normalized(image)] = place
+        if not is_url(image):
+            positions[os.path.abspath(image)] = place
     return positions
+
+
+def _normalized(path: str) -> str:
+    return path if is_url(path) else os.path.normpath(path)
 
 
 def _lines_of_groups(file: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
@@ -90,7 +98,7 @@ def _check_one_group(
         ]
         if faulty:
             more = f" and {len(faulty) - _N_SHOWN} more" if len(faulty) > _N_SHOWN else ""
-            shown = ", ".join(map(one_line, faulty[:_N_SHOWN]))
+            shown = ", ".join(map(one_line, map(shown_path, faulty[:_N_SHOWN])))
             faults.messages.append(
                 f"{os.fspath(file)!r} has {fault} for {len(faulty)} of {len(images)} images: "
                 f"{shown}{more}"

@@ -1,4 +1,4 @@
-"""LabeledSamples: samples and their targets, loaded from a folder or a table."""
+"""LabeledSamples: samples and their targets, loaded from a folder, a table or a WebDataset."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sklearn.utils import Bunch
 
 from featx._html import html_table
 from featx._text import counted, one_line
-from featx._urls import shown_path, suffix_of
+from featx._urls import file_name, shown_path, suffix_of
 from featx.exceptions import UnreadableImageError
 
 IMAGE_SUFFIXES = frozenset(
@@ -26,7 +26,7 @@ _THUMBNAIL_PX = 112  # twice what is shown, for screens of high density
 
 
 class LabeledSamples(Bunch):
-    """Samples and their targets: see :func:`load_image_folder` and :func:`load_table`.
+    """Samples and their targets: see ``load_image_folder``, ``load_table``, ``load_webdataset``.
 
     In notebooks, they are shown with the first images of some classes.
     """
@@ -92,7 +92,7 @@ def _picture_html(path: str) -> str:
         picture = reduced_image(content_of_item(path), _THUMBNAIL_PX).picture
     except (OSError, UnreadableImageError):
         return ""
-    name = os.path.basename(shown_path(path).partition("::")[0])
+    name = file_name(os.fspath(path))
     encoded = io.BytesIO()
     picture.save(encoded, "webp", quality=70)
     uri = f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}"

@@ -8,6 +8,7 @@ User names, passwords and signatures in URLs are neither stored nor shown (see `
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import functools
 import io
@@ -22,7 +23,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from featx._text import one_line
 from featx._threads import run_ahead
-from featx._urls import is_url, shown_url
+from featx._urls import archive_url, is_in_archive, is_on_web_server, is_url, shown_url
 from featx.digests.hashing import digest_of, digest_of_json
 from featx.exceptions import InputError, MissingExtraError, UnreadableImageError
 from featx.inputs.file_index import file_key
@@ -36,9 +37,7 @@ _DOWN_AFTER = 8  # requests in a row that failed in all attempts
 _MAX_MEMBER_BYTES = 2**30
 _CLOCK_MARGIN_S = 60.0  # between a server's clock and ours, where only the time tells a change
 _WITHOUT_HOST = ("memory",)
-_ARCHIVES = ("zip", "tar", "libarchive")
 _EXTRAS = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3"}
-SERVERS = ("http://", "https://")
 _NOT_IN_ARCHIVE = "no such file in the archive"
 _ETAGS = ("ETag", "etag", "Content-MD5", "md5Hash", "generation", "VersionId")
 _TIMES = ("LastModified", "Last-Modified", "last_modified", "mtime", "modified", "updated")
@@ -59,7 +58,7 @@ class FileState(NamedTuple):
 
 
 class Place(ABC):
-    """Files with paths or URLs of one place. Several threads may use it."""
+    """A place of files, given by their paths or URLs. Several threads may use it."""
 
     @abstractmethod
     def states(self, urls: Sequence[str]) -> list[FileState | UnreadableImageError]:
@@ -70,16 +69,17 @@ class Place(ABC):
         """Return the present state of one file."""
 
     def absent(self, urls: Sequence[str]) -> dict[str, UnreadableImageError]:
-        """Return the reasons why some files cannot be read, as far as `states` left them out."""
+        """Return the reason for each file that is missing, where `states` does not look for it."""
         return {}
 
     @abstractmethod
     def _content(self, url: str) -> bytes: ...
 
     def read(self, url: str, state: FileState | None = None) -> bytes:
-        """Return the content of a file, which has to have this state, before and after.
+        """Return the content of a file.
 
-        UnreadableImageError is raised for a file that cannot be read, or has changed.
+        UnreadableImageError is raised if it cannot be read, or has another state than `state` after
+        it was read.
         """
         try:
             content = self._content(url)
@@ -118,7 +118,7 @@ class _Store(Place):
         self._protocol = url.partition("://")[0]
         self.fs, _ = _opened_file_system(url)
         self._n_failed = 0  # requests in a row, each repeated to no avail
-        self._has_folders = not url.startswith(SERVERS)
+        self._has_folders = not is_on_web_server(url)
 
     def states(self, urls: Sequence[str]) -> list[FileState | UnreadableImageError]:
         """List folders of which several files are wanted, and ask for each of the others."""
@@ -139,7 +139,7 @@ class _Store(Place):
     def state(self, url: str) -> FileState:
         """Return the present state of one file."""
         try:
-            info = self._repeated(lambda: self.fs.info(self._path(url)))
+            info = self._requested(lambda: self.fs.info(self._path(url)))
         except Exception as exc:  # of any library
             raise UnreadableImageError(_why_not_read(exc, url)) from exc
         if info.get("type") == "directory":
@@ -148,7 +148,7 @@ class _Store(Place):
 
     def _listed(self, folder: str) -> dict[str, FileState | UnreadableImageError]:
         try:
-            infos = self._repeated(lambda: self.fs.ls(self._path(folder), detail=True))
+            infos = self._requested(lambda: self.fs.ls(self._path(folder), detail=True))
         except _GONE:
             return {}
         except Exception as exc:  # of any library
@@ -159,7 +159,8 @@ class _Store(Place):
 
     def _state_in(self, info: dict[str, Any], path: str) -> FileState:
         etag = next((str(info[name]).strip('"') for name in _ETAGS if info.get(name)), None)
-        changed_s = next((_as_seconds(info[name]) for name in _TIMES if info.get(name)), None)
+        times = (_as_seconds(info[name]) for name in _TIMES if info.get(name))
+        changed_s = next((seconds for seconds in times if seconds is not None), None)
         if etag is None and changed_s is None:
             return FileState(None, 0.0)
         key = digest_of_json(["file", self._protocol, path, info.get("size"), etag, changed_s])
@@ -169,10 +170,10 @@ class _Store(Place):
         return FileState(bytes.fromhex(key), (changed_s or 0.0) + margin_s)
 
     def _content(self, url: str) -> bytes:
-        return self._repeated(lambda: self.fs.cat_file(self._path(url)))
+        return self._requested(lambda: self.fs.cat_file(self._path(url)))
 
-    def _repeated(self, request: Callable[[], _Result]) -> _Result:
-        """Make a request, several times if needed, unless the server seems to be down."""
+    def _requested(self, request: Callable[[], _Result]) -> _Result:
+        """Return the result of a request, which is repeated unless the server seems to be down."""
         is_down = self._n_failed >= _DOWN_AFTER
         try:
             result = request() if is_down else _with_retries(request)
@@ -187,7 +188,7 @@ class _Store(Place):
 
 
 class _Archive(Place):
-    """Files in an archive, whose states follow from that of the archive."""
+    """Files in an archive, which have the state of the archive."""
 
     def __init__(self, url: str) -> None:
         self._url, self._archive = url, url.partition("::")[2]
@@ -203,7 +204,7 @@ class _Archive(Place):
         )
 
     def states(self, urls: Sequence[str]) -> list[FileState | UnreadableImageError]:
-        """Return states that follow from that of the archive, whose files are not looked up."""
+        """Return the states of files, which are not looked up in the archive."""
         archive = _state_or_reason(self._outer, self._archive)
         if isinstance(archive, UnreadableImageError):
             reason = UnreadableImageError(f"its archive: {archive}")
@@ -309,7 +310,7 @@ def place_of(url: str) -> Place:
     if not is_url(url):
         return _Disk()
     name = _name_of_place(url)
-    return _Archive(name) if _is_in_archive(url) else _Store(name)
+    return _Archive(name) if is_in_archive(url) else _Store(name)
 
 
 def _state_or_reason(place: Place, url: str) -> FileState | UnreadableImageError:
@@ -320,21 +321,24 @@ def _state_or_reason(place: Place, url: str) -> FileState | UnreadableImageError
         return exc
 
 
-def _is_in_archive(url: str) -> bool:
-    return "::" in url and url.startswith(tuple(f"{protocol}://" for protocol in _ARCHIVES))
-
-
 def _name_of_place(url: str) -> str:
     """Return the URL of the root of an archive, a bucket or a server; empty for local files."""
     if not is_url(url):
         return ""
     first, _, rest = url.partition("::")
     protocol, _, path = first.partition("://")
-    if _is_in_archive(url):
+    if is_in_archive(url):
         return f"{protocol}://::{rest}"
     if rest:
         return f"{protocol}::{_name_of_place(rest)}"
     return f"{protocol}://{'' if protocol in _WITHOUT_HOST else path.partition('/')[0]}"
+
+
+def folder_or_archive(path: str | os.PathLike[str]) -> str:
+    """Return the path or URL of a folder, with ``~`` expanded; for an archive, that of its root."""
+    place = os.fspath(path)
+    place = place if is_url(place) else os.path.expanduser(place)
+    return place if os.path.isdir(place) else archive_url(place) or place
 
 
 def files_below(folder: str) -> list[str]:
@@ -350,7 +354,7 @@ def files_below(folder: str) -> list[str]:
     ['cat/1.jpg']
     """
     shown = repr(shown_url(folder))
-    if folder.startswith(SERVERS):
+    if is_on_web_server(folder):
         raise InputError(
             f"{shown}: web servers do not list their files: pass the URLs, such as those of a table"
         )
@@ -361,16 +365,21 @@ def files_below(folder: str) -> list[str]:
     except Exception as exc:  # of any library
         raise InputError(f"{shown} cannot be listed: {_why_not_read(exc, folder)}") from exc
     if not below:
-        raise InputError(f"{shown} holds no files: expected a folder with a folder per class")
+        raise InputError(f"{shown} holds no files: expected images")
     return below
 
 
 def _files_below(folder: str) -> list[str]:
-    if _is_in_archive(folder):
+    if is_in_archive(folder):
         return _Archive(_name_of_place(folder)).opened.files_below(folder)
     fs, path = _opened_file_system(folder)
     names = _with_retries(lambda: fs.find(path))
     return [name.removeprefix(path).strip("/") for name in names if name != path]
+
+
+def opened_file(path: str) -> BinaryIO:
+    """Open a file, given by its path or URL: see :func:`opened_url`."""
+    return opened_url(path) if is_url(path) else open(path, "rb")
 
 
 def opened_url(url: str) -> BinaryIO:
@@ -379,7 +388,7 @@ def opened_url(url: str) -> BinaryIO:
     InputError is raised if it cannot be opened.
     """
     try:
-        if _is_in_archive(url):
+        if is_in_archive(url):
             return io.BytesIO(place_of(url).read(url))
         fs, path = _opened_file_system(url)
         return _with_retries(lambda: fs.open(path, "rb"))
@@ -444,11 +453,12 @@ def _why_not_read(exc: BaseException, url: str) -> str:
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
 
 
-def _as_seconds(value: Any) -> float:
-    """Return a time, as a file system reports it, in whole seconds."""
+def _as_seconds(value: Any) -> float | None:
+    """Return a time, as a file system reports it, in whole seconds; None for other text."""
     if isinstance(value, str):
-        try:
-            value = email.utils.parsedate_to_datetime(value)
-        except ValueError:
-            value = datetime.fromisoformat(value)
+        parsers = (email.utils.parsedate_to_datetime, datetime.fromisoformat)
+        for parse in parsers:
+            with contextlib.suppress(ValueError):
+                return float(int(parse(value).timestamp()))
+        return None
     return float(int(value if isinstance(value, int | float) else value.timestamp()))

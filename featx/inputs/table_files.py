@@ -8,9 +8,10 @@ import io
 import json
 import os
 import re
+import tarfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, BinaryIO, Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from featx._validation import ParameterFaults
 from featx.exceptions import InputError, MissingExtraError
 from featx.inputs.containers import type_name
 from featx.inputs.items import as_item
-from featx.inputs.places import opened_url, place_of
+from featx.inputs.places import opened_file, opened_url, place_of
 
 _ENCODING, _ERRORS = "utf-8-sig", "surrogateescape"  # file names may be any bytes
 _DELIMITERS = (",", ";", "\t")
@@ -71,20 +72,14 @@ def open_table(table: Any) -> Table:
 
 
 def _path_of(table: str | os.PathLike[str]) -> str:
-    """Return the URL of a table, or its path with the user's folder in place of ``~``."""
+    """Return the URL of a table, or its path with the home directory in place of ``~``."""
     path = os.fspath(table)
     return (local_path(path) or path) if is_url(path) else os.path.expanduser(path)
 
 
-def _opened_binary(path: str) -> BinaryIO:
-    """Open a file, given by its path or URL."""
-    return opened_url(path) if is_url(path) else open(path, "rb")
-
-
 def _opened_text(path: str, *, errors: str = "strict") -> TextIO:
     """Open a file of text, given by its path or URL, with line ends as they are."""
-    file = _opened_binary(path)
-    return io.TextIOWrapper(file, encoding=_ENCODING, errors=errors, newline="")
+    return io.TextIOWrapper(opened_file(path), encoding=_ENCODING, errors=errors, newline="")
 
 
 def is_table(path: str | os.PathLike[str]) -> bool:
@@ -102,7 +97,7 @@ def errors_of_file(name: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise InputError(f"{name}: no such file") from None
-    except (OSError, ValueError, csv.Error, RecursionError) as exc:
+    except (OSError, ValueError, EOFError, csv.Error, tarfile.TarError, RecursionError) as exc:
         reason = getattr(exc, "strerror", None) or one_line(exc)
         raise InputError(f"{name} cannot be read: {reason}") from exc
 

@@ -12,12 +12,13 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from featx._targets import as_groups, as_labels
 from featx._text import one_line
-from featx._urls import archive_url, is_url, joined_path
+from featx._urls import joined_path
 from featx._validation import InputFaults, ParameterFaults, did_you_mean
 from featx.exceptions import InputError
 from featx.inputs.containers import unwrapped_container
 from featx.inputs.items import as_item, is_missing
 from featx.inputs.labeled import LabeledSamples
+from featx.inputs.places import folder_or_archive
 from featx.inputs.table_files import ParquetColumn, Table, errors_of_file, open_table
 
 _LABEL_SEPARATOR = ";"
@@ -74,11 +75,12 @@ def load_table(
     ParameterError
         A parameter has the wrong type, or the table lacks the column or has two of that name.
     MissingExtraError
-        The file is a ``.parquet`` file, and pyarrow is not installed.
+        The package that reads a ``.parquet`` file, or opens the URL, is not installed.
 
     See Also
     --------
     load_image_folder : Images in one folder for each class.
+    load_webdataset : Samples in the tar files of a WebDataset.
     FeatureExtractor : Extractor that takes the samples.
 
     Notes
@@ -106,7 +108,7 @@ def load_table(
     names = target_names(target)
     check_column_names("load_table", sample, names, groups)
     opened = open_table(table)
-    folder = opened.folder if base is None else _folder_of_paths(base)
+    folder = opened.folder if base is None else folder_or_archive(base)
     return labeled_columns(opened, sample, names, groups, folder=folder)
 
 
@@ -169,13 +171,6 @@ def _check_columns(table: Table, wanted: Mapping[str, Sequence[str]]) -> None:
             elif n_found > 1:
                 faults.add(param, name, f"one column of {table.name}, which has {n_found}.")
     faults.raise_any()
-
-
-def _folder_of_paths(base: str | os.PathLike[str]) -> str:
-    """Return the path or URL of a folder, or the URL of an archive."""
-    folder = os.fspath(base)
-    folder = folder if is_url(folder) else os.path.expanduser(folder)
-    return folder if os.path.isdir(folder) else archive_url(folder) or folder
 
 
 def _samples_of_column(column: Any, folder: str, where: str) -> Any:

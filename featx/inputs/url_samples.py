@@ -72,9 +72,9 @@ class UrlSamples(ItemSamples):
     def read_by(self, reader: Reader | None) -> Samples:
         """Return the same items, read by another reader, which has to take bytes."""
         if reader is not None and reader.takes == "path":
-            url = next(row for row, file in self._files.items() if is_url(file))
+            row = next(row for row, file in self._files.items() if is_url(file))
             raise InputError(
-                f"X[{url}] is a URL, {self.name(url)!r}, and read={reader.label} takes paths: pass "
+                f"X[{row}] is a URL, {self.name(row)!r}, and read={reader.label} takes paths: pass "
                 "local copies, or a reader of bytes"
             )
         return super().read_by(reader)
@@ -84,7 +84,7 @@ class UrlSamples(ItemSamples):
         return self.name(row) if row in self._files else None
 
     def keys(self, files: FileIndex) -> tuple[np.ndarray, list[SampleFault]]:
-        """Identify all samples; download those that are not known."""
+        """Identify all samples; files that the index does not know are downloaded."""
         self._ask_for_states(files)
         unknown = [row for row in range(len(self)) if not self._is_identified(row)]
         with contextlib.closing(self._read_ahead(unknown, files, _NO_FORM, _nothing, None)) as made:
@@ -108,7 +108,7 @@ class UrlSamples(ItemSamples):
         is_wanted: Callable[[bytes], bool],
         n_jobs: int | None,
     ) -> Iterator[ReadBlock] | None:
-        """Download all files in one pass, in order, unless all of them are known."""
+        """Read all samples in one pass, in order, unless all files are known."""
         self._ask_for_states(files)
         if all(map(self._is_identified, range(len(self)))):
             return None
@@ -145,12 +145,7 @@ class UrlSamples(ItemSamples):
         with self._asking:
             if self._states is not None:
                 return
-            by_place: dict[Place, list[int]] = defaultdict(list)
-            for row, file in self._files.items():
-                try:
-                    by_place[self._places.of(file)].append(row)
-                except UnreadableImageError as exc:
-                    self._reasons[row] = str(exc)
+            by_place = self._rows_by_place()
             states: dict[int, FileState] = {}
             for place, rows in by_place.items():
                 for row, state in zip(rows, place.states(self._files_of(rows)), strict=True):
@@ -160,11 +155,23 @@ class UrlSamples(ItemSamples):
                         states[row] = state
             self._find_digests(states, files)
             for place, rows in by_place.items():
-                unknown = [row for row in rows if not self._is_identified(row)]
-                absent = place.absent(self._files_of(unknown)) if unknown else {}
-                found = {row: absent.get(self._files[row]) for row in unknown}
-                self._reasons |= {row: str(reason) for row, reason in found.items() if reason}
+                self._find_absent(place, [row for row in rows if not self._is_identified(row)])
             self._states = states
+
+    def _rows_by_place(self) -> dict[Place, list[int]]:
+        """Return the rows of files by their places; a place that cannot be opened is a reason."""
+        by_place: dict[Place, list[int]] = defaultdict(list)
+        for row, file in self._files.items():
+            try:
+                by_place[self._places.of(file)].append(row)
+            except UnreadableImageError as exc:
+                self._reasons[row] = str(exc)
+        return by_place
+
+    def _find_absent(self, place: Place, rows: Sequence[int]) -> None:
+        absent = place.absent(self._files_of(rows)) if rows else {}
+        found = {row: absent.get(self._files[row]) for row in rows}
+        self._reasons |= {row: str(reason) for row, reason in found.items() if reason}
 
     def _files_of(self, rows: Sequence[int]) -> list[str]:
         return [self._files[row] for row in rows]
@@ -294,5 +301,5 @@ def _content_in(content: np.ndarray | bytes | UnreadableImageError) -> np.ndarra
 
 
 def _nothing(digest: bytes) -> bool:
-    """Return False, since no input is needed."""
+    """Return False, since identifying needs no input."""
     return False

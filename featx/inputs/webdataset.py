@@ -15,7 +15,8 @@ from featx._urls import is_url, shown_url
 from featx._validation import ParameterFaults
 from featx.exceptions import InputError
 from featx.inputs.labeled import IMAGE_SUFFIXES, LabeledSamples
-from featx.inputs.places import opened_url
+from featx.inputs.places import opened_file
+from featx.inputs.table_files import errors_of_file
 from featx.inputs.tables import check_column_names, labeled_columns, target_names
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -33,19 +34,19 @@ def load_webdataset(
     target: str | Sequence[str] | None = "cls",
     groups: str | None = None,
 ) -> LabeledSamples:
-    r"""List the samples in the tar files of a WebDataset, with their targets and groups.
+    """Load samples, targets and groups from the tar files of a WebDataset.
 
     Files whose paths are equal up to the first dot of their names belong to one sample, such as
-    ``0001.jpg``, ``0001.cls`` and ``0001.json``. It decodes no image.
+    ``0001.jpg``, ``0001.cls`` and ``0001.json``. Nothing is decoded.
 
     Parameters
     ----------
     shards : str, Path or sequence of them
-        Paths or URLs of tar files. A path may have a range, as in ``"shard-{000..099}.tar"``, or be
-        a pattern, as in ``"shard-*.tar"``.
+        Paths or URLs of tar files. A path or URL may have a range, as in
+        ``"shard-{000..099}.tar"``; a path may be a pattern, as in ``"shard-*.tar"``.
     sample : str, default=None
-        Ending of the files that are samples, such as ``"jpg"``. By default, it is the only one that
-        images have.
+        Ending of the files that are samples, such as ``"jpg"``. By default, the samples are the
+        images, of which each sample has one.
     target : str, sequence of str or None, default="cls"
         Ending of the files with the targets, or ``"json:NAME"`` for a value in the ``.json`` files;
         several of them for several outputs. None leaves the targets out.
@@ -56,8 +57,8 @@ def load_webdataset(
     Returns
     -------
     LabeledSamples
-        A Bunch as :func:`load_table` returns it. ``data`` holds URLs, such as
-        ``tar://0001.jpg::shard-000.tar``, in the order of the shards.
+        A Bunch as :func:`load_table` returns it. ``data``: ndarray of shape (n_samples,), dtype
+        object, URLs such as ``tar://0001.jpg::shard-000.tar``, in the order of the shards.
 
     Raises
     ------
@@ -66,6 +67,8 @@ def load_webdataset(
         message lists all faults of a column.
     ParameterError
         A parameter has the wrong type, or no file has the ending.
+    MissingExtraError
+        The package that opens the URL is not installed.
 
     See Also
     --------
@@ -74,8 +77,9 @@ def load_webdataset(
 
     Notes
     -----
-    Only the files of the targets and groups are read; the headers of all files are. A compressed
-    tar file is read from its start each time, which is slow: unpack it once.
+    The headers of all files are read, and the files with targets and groups. Text becomes integers
+    if all of a column is written as integers. A compressed tar file is unpacked from its start for
+    each sample, which is slow: decompress it once.
 
     Examples
     --------
@@ -95,7 +99,7 @@ def load_webdataset(
     names = target_names(target)
     check_column_names("load_webdataset", "" if sample is None else sample, names, groups)
     files = _Shards(_paths_of(shards), wanted={*names, *([] if groups is None else [groups])})
-    ending = files.only_image_ending() if sample is None else sample
+    ending = files.image_column() if sample is None else sample
     return labeled_columns(files, ending, names, groups, folder="")
 
 
@@ -110,7 +114,8 @@ def _paths_of(shards: Any) -> list[str]:
         faults.raise_any()
     paths = [path for one in given for path in _expanded(os.fspath(one))]
     if not paths:
-        raise InputError(f"no such file: {', '.join(map(repr, given)) or 'the list is empty'}")
+        named = ", ".join(repr(os.fspath(one)) for one in given)
+        raise InputError(f"no such file: {named}" if named else "shards is empty: expected paths")
     return paths
 
 
@@ -146,8 +151,11 @@ class _Shards:
             self._rows += self._rows_of(path).values()
         self.columns = list(dict.fromkeys(name for row in self._rows for name in row))
 
-    def only_image_ending(self) -> str:
-        """Return the ending of the images; raise InputError if it is not a single one."""
+    def image_column(self) -> str:
+        """Return the name of the column of images, which joins those of several endings.
+
+        InputError is raised if there are no images, or several for a sample.
+        """
         images = [name for name in self.columns if f".{name}".endswith(_SUFFIXES)]
         if len(images) == 1:
             return images[0]
@@ -198,22 +206,19 @@ class _Shards:
     def _files_of(self, path: str) -> Iterator[tuple[str, str, Any]]:
         """Yield key, ending and value of each file; the values of files not wanted are URLs."""
         place = path if is_url(path) else os.path.abspath(path)
-        try:
-            with (
-                opened_url(path) if is_url(path) else open(path, "rb") as file,
-                tarfile.open(fileobj=file) as archive,
-            ):
-                for member in archive:
-                    folder, slash, name = member.name.rpartition("/")
-                    stem, dot, ending = name.partition(".")
-                    if member.isfile() and stem and dot:
-                        url = f"tar://{member.name}::{place}"
-                        content = self._content(archive, member, ending)
-                        value = url if content is None else _value_in(content, ending, url)
-                        yield f"{folder}{slash}{stem}", ending.lower(), value
-        except (OSError, tarfile.TarError, EOFError) as exc:
-            reason = getattr(exc, "strerror", None) or one_line(exc)
-            raise InputError(f"{shown_url(path)!r} cannot be read: {reason}") from exc
+        with (
+            errors_of_file(repr(shown_url(path))),
+            opened_file(path) as file,
+            tarfile.open(fileobj=file) as archive,
+        ):
+            for member in archive:
+                folder, slash, name = member.name.rpartition("/")
+                stem, dot, ending = name.partition(".")
+                if member.isfile() and stem and dot:
+                    url = f"tar://{member.name}::{place}"
+                    content = self._content(archive, member, ending)
+                    value = url if content is None else _value_in(content, ending, url)
+                    yield f"{folder}{slash}{stem}", ending.lower(), value
 
     def _content(
         self, archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str
@@ -221,7 +226,10 @@ class _Shards:
         if ending.lower() not in self._endings:
             return None
         if member.size > _MAX_FILE_BYTES:
-            raise InputError(f"{member.name!r} has {member.size:,} bytes: expected a target")
+            raise InputError(
+                f"{member.name!r} has {member.size:,} bytes: expected a target of at most "
+                f"{_MAX_FILE_BYTES:,}"
+            )
         file = archive.extractfile(member)
         return b"" if file is None else file.read()
 
@@ -238,8 +246,6 @@ def _value_in(content: bytes, ending: str, url: str) -> Any:
         value = json.loads(text) if ending.lower() == "json" else text
     except ValueError as exc:
         raise InputError(f"{shown!r} cannot be read: {one_line(exc)}") from exc
-    if ending.lower() == "json":
-        if not isinstance(value, Mapping):
-            raise InputError(f"{shown!r} holds no JSON object")
-        return value
+    if ending.lower() == "json" and not isinstance(value, Mapping):
+        raise InputError(f"{shown!r} holds {one_line(text, max_chars=40)}: expected a JSON object")
     return value

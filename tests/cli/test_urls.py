@@ -4,6 +4,7 @@ import csv
 import json
 import zipfile
 
+import fsspec
 import numpy as np
 import pytest
 from command_line import CODES
@@ -67,6 +68,26 @@ def test_predict_urls_are_printed_without_secrets(run, model, server, tmp_path):
     assert "word" not in text + err
     code, text, err = run("similar", url, tmp_path / "photos", "--backbone", "tiny")
     assert code == 0, err
+    assert "word" not in text + err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("predict", "{model}", "memory://me:word@x/table.csv"), "x/table.csv' has name, kind: "),
+        (("evaluate", "{model}", "memory://me:word@x/labels.csv"), "x/labels.csv' has classes"),
+        (("evaluate", "{model}", "memory://me:word@x", "--base", "y"), "memory://x' is none"),
+        (("similar", "{photo}", "http://me:word@127.0.0.1/photos"), "127.0.0.1/photos' is no"),
+    ],
+)
+def test_faults_of_urls_hide_secrets(run, model, photos, arguments, message):
+    files = fsspec.filesystem("memory")
+    files.pipe("/me:word@x/table.csv", b"name,kind\n1.png,dark\n")
+    files.pipe("/me:word@x/labels.csv", f"path,label\n{photos}/dark/1.png,gray\n".encode())
+    given = [one.format(model=model, photo=photos / "dark" / "1.png") for one in arguments]
+    code, text, err = run(*given)
+    assert code in (2, CODES["input"])
+    assert message in err
     assert "word" not in text + err
 
 

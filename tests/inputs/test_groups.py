@@ -1,7 +1,10 @@
 """Groups of images from a CSV file: paths are found in any form, and each image has one group."""
 
+import zipfile
+
 import pytest
 
+from featx import load_image_folder
 from featx.exceptions import InputError
 from featx.inputs.groups import read_groups
 
@@ -25,6 +28,23 @@ def test_read_groups_paths_in_any_form(write, tmp_path, monkeypatch):
         f'age,path,group\n3,"cat/1, old.png",Ann\n4,{absolute},Bob\n5,ü.png,Ann\n6,other.png,Zoe\n'
     )
     assert read_groups(file, "photos", IMAGES) == ["Ann", "Bob", "Ann"]
+
+
+@pytest.mark.parametrize("top", ["", "photos/"])
+def test_read_groups_paths_in_archive(write, tmp_path, top):
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for name in ("cat/1.png", "cat/2.png", "dog/2.png"):
+            archive.writestr(top + name, b"")
+    images = load_image_folder(tmp_path / "photos.zip").data
+    file = write(f"path,group\n1.png,Ann\ncat/2.png,Bob\n{images[2]},Cy\n")
+    assert read_groups(file, str(tmp_path / "photos.zip"), images) == ["Ann", "Bob", "Cy"]
+
+
+def test_read_groups_faults_hide_secrets(write):
+    file = write("path,group\n1.png,Ann\n")
+    images = ["s3://me:word@bucket/cat/1.png", "s3://me:word@bucket/cat/2.png"]
+    with pytest.raises(InputError, match=r"1 of 2 images: s3://bucket/cat/2\.png"):
+        read_groups(file, "s3://me:word@bucket", images)
 
 
 def test_read_groups_ambiguous_name_is_no_path(write):

@@ -173,6 +173,16 @@ def test_list_images_takes_archives_and_urls(sources, folder, bucket):
     assert listed == [f"{bucket}/photos/{path}" for path in expected]
 
 
+def test_list_images_archive_without_images_raises(tmp_path):
+    with zipfile.ZipFile(tmp_path / "texts.zip", "w") as archive:
+        archive.writestr("cat/1.txt", b"")
+    with (
+        pytest.warns(FolderWarning, match=r"cat/1\.txt"),
+        pytest.raises(InputError, match=r"1 folders hold no image .*texts\.zip"),
+    ):
+        list_images([tmp_path / "texts.zip"])
+
+
 def test_load_table_faulty_url_raises(sources):
     with pytest.raises(InputError, match=r"photos.csv.* cannot be read: no such file"):
         load_table(f"zip://photos.csv::{sources / 'photos.zip'}")

@@ -343,7 +343,7 @@ def test_keys_missing_package_is_named():
         as_samples(["gs://bucket/a.png"]).keys(FileIndex(None))
 
 
-def test_keys_server_that_is_down_is_soon_given_up(server):
+def test_keys_server_down_is_given_up(server):
     server.n_busy.update(dict.fromkeys(map("{}.png".format, range(200)), 1000))
     urls = [server.url(f"{number}.png") for number in range(200)]
     _, faults = as_samples(urls).keys(FileIndex(None))

@@ -108,7 +108,10 @@ def test_load_webdataset_sample_names_one_image(tmp_path):
         ([("1.png", b""), ("1.png", b"")], "holds '1.png' twice"),
         ([("1.txt", b"")], "has no images; its files end in: txt"),
         ([("1.png", b""), ("1.cls", b"\xff")], "1.cls.* cannot be read: 'utf-8'"),
-        ([("1.png", b""), ("1.cls", bytes(2**20 + 1))], "has 1,048,577 bytes: expected a target"),
+        (
+            [("1.png", b""), ("1.cls", bytes(2**20 + 1))],
+            "has 1,048,577 bytes: expected .* at most 1,048,576",
+        ),
     ],
 )
 def test_load_webdataset_faulty_files_raise(tmp_path, files, message):
@@ -117,7 +120,8 @@ def test_load_webdataset_faulty_files_raise(tmp_path, files, message):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"{", "cannot be read"), (b"[1]", "holds no JSON object")]
+    ("content", "message"),
+    [(b"{", "cannot be read"), (b"[1]", r"holds \[1\]: expected a JSON object")],
 )
 def test_load_webdataset_faulty_json_raises(tmp_path, content, message):
     shard = write_tar(tmp_path / "a.tar", [("1.png", png(1)), ("1.json", content)])
@@ -131,9 +135,9 @@ def test_load_webdataset_faulty_paths_raise(shards, tmp_path):
     with open(cut, "r+b") as file:
         file.truncate(700)
     for path, message in (
-        (tmp_path / "none.tar", "cannot be read: No such file"),
+        (tmp_path / "none.tar", "none.tar.*: no such file"),
         (tmp_path / "none-*.tar", "no such file"),
-        ([], "the list is empty"),
+        ([], "shards is empty: expected paths"),
         (tmp_path / "text.tar", "cannot be read"),
         (cut, "cannot be read|no value"),
     ):
