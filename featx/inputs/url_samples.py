@@ -29,6 +29,7 @@ from featx.inputs.places import N_REQUESTS, FileState, Place, Places
 from featx.inputs.reader import Reader
 from featx.inputs.samples import IdentifiedBlock, ReadBlock, Samples, load_rows
 from featx.inputs.sequence import ItemSamples
+from featx.readers.parts import Part
 
 _GROUP_SIZE = 64  # files in a block
 _REQUESTS_OF_GROUP = 8  # at once, by each thread that decodes
@@ -70,13 +71,19 @@ class UrlSamples(ItemSamples):
         self._asking = threading.Lock()
 
     def read_by(self, reader: Reader | None) -> Samples:
-        """Return the same items, read by another reader, which has to take bytes."""
+        """Return the same items, read by another reader; check that it can take URLs."""
         if reader is not None and reader.takes == "path":
             row = next(row for row, file in self._files.items() if is_url(file))
             raise InputError(
                 f"X[{row}] is a URL, {self.name(row)!r}, and read={reader.label} takes paths: pass "
                 "local copies, or a reader of bytes"
             )
+        for row, item in enumerate(self.items):
+            if isinstance(item, Part):
+                raise InputError(
+                    f"X[{row}] is a {type(item).__name__}, {self.name(row)!r}, beside URLs: pass "
+                    "parts of files and URLs in calls of their own"
+                )
         return super().read_by(reader)
 
     def path(self, row: int) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import astuple, dataclass
 from numbers import Integral
 from typing import Any
 
+from featx._urls import is_url, shown_path
 from featx.exceptions import ParameterError
 
 
@@ -16,6 +17,11 @@ class Part(os.PathLike):
     """A part of a file. As a path, it is that of the file."""
 
     path: str | os.PathLike[str]
+
+    def __post_init__(self) -> None:
+        if is_url(self.path):
+            expected = "expected the path of a local file: copy the file first"
+            raise ParameterError.of("path", shown_path(self.path), expected)
 
     def __fspath__(self) -> str:
         return os.fspath(self.path)
@@ -71,6 +77,7 @@ class Page(Part):
     index: int
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._check_whole(index=0)
 
     def __str__(self) -> str:
@@ -114,6 +121,7 @@ class Region(Part):
     level: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._check_whole(x=0, y=0, width=1, height=1, level=0)
 
     def __str__(self) -> str:

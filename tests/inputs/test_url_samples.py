@@ -1,5 +1,6 @@
 """Files of archives, buckets and servers give the rows of local files, each downloaded once."""
 
+import io
 import pathlib
 import signal
 import subprocess
@@ -17,12 +18,14 @@ from featx import EmbeddingCache, FeatureExtractor
 from featx.exceptions import (
     BadSampleError,
     BadSampleWarning,
+    InputError,
     MissingExtraError,
     UnreadableImageError,
 )
 from featx.inputs.file_index import FileIndex
 from featx.inputs.places import OpenArchive
 from featx.inputs.recognize import as_samples
+from featx.readers import Page, TiffReader
 
 N_FILES = 20
 
@@ -360,3 +363,31 @@ def test_names_hide_secrets_of_urls(server):
     assert samples.path(0) == samples.name(0)
     assert "word" not in faults[0].reason
     assert "b64" not in faults[0].reason
+
+
+def read_gray(content):
+    return np.asarray(Image.open(io.BytesIO(content)).convert("L"))
+
+
+def test_transform_reader_of_bytes_takes_urls(server, paths, tmp_path):
+    extractor = FeatureExtractor("tiny", read=read_gray, cache=tmp_path)
+    rows = extractor.fit_transform([server.url(name) for name in server.files])
+    assert extractor.report_["n_forward"] == N_FILES - 1
+    np.testing.assert_array_equal(extractor.transform(paths), rows)
+    assert extractor.report_["n_forward"] == 0
+
+
+def test_transform_reader_of_paths_refuses_urls(archives, paths, tmp_path):
+    url = f"zip://all/0.png::{archives / 'photos.zip'}"
+    reader = ReaderOfPaths()
+    with pytest.raises(InputError, match=r"X\[1\] is a URL, .*takes paths: pass local copies"):
+        FeatureExtractor("tiny", read=reader).fit_transform([paths[0], url])
+    with pytest.raises(InputError, match=r"X\[1\] is a Page, '.*\[0\]', beside URLs"):
+        FeatureExtractor("tiny", read=TiffReader()).fit_transform([url, Page(paths[0], 0)])
+
+
+class ReaderOfPaths:
+    takes = "path"
+
+    def __call__(self, path):
+        return np.asarray(Image.open(path))

@@ -33,3 +33,8 @@ def test_page_index_out_of_place_raises(index):
 def test_region_without_pixels_raises():
     with pytest.raises(ParameterError, match="width=0: expected an integer of 1 or more"):
         Region("a.tif", 0, 0, 0, 4)
+
+
+def test_part_of_url_raises():
+    with pytest.raises(ParameterError, match=r"path='s3://bucket/a.tif': expected the path of a"):
+        Page("s3://bucket/a.tif", 0)
