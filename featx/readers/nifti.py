@@ -24,8 +24,8 @@ class NiftiReader(FileReader):
     from posterior to anterior and from inferior to superior. A whole file is its volume, of shape
     (x, y, z), or (x, y, z, t) with times; a 3-D backbone takes exactly that shape.
 
-    A slice is an image as radiologists see it, but with the left of the patient on the left: upper
-    rows are superior, or anterior if `axis` is 2.
+    A slice is an upright image: its upper rows are superior, or anterior if `axis` is 2. The left
+    of the patient is on the left (the neurological convention).
 
     Parameters
     ----------
