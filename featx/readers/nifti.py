@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import math
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from featx.digests.space import MAX_SIZE
 from featx.exceptions import ParameterError, UnreadableImageError
 from featx.readers.file_reader import FileReader, checked_levels, scaled_to_levels
 from featx.readers.parts import Page
@@ -24,8 +26,8 @@ class NiftiReader(FileReader):
     from posterior to anterior and from inferior to superior. A whole file is its volume, of shape
     (x, y, z), or (x, y, z, t) with times; a 3-D backbone takes exactly that shape.
 
-    A slice is an image as radiologists see it, but with the left of the patient on the left: upper
-    rows are superior, or anterior if `axis` is 2.
+    A slice is an upright image: its upper rows are superior, or anterior if `axis` is 2. The left
+    of the patient is on the left (the neurological convention).
 
     Parameters
     ----------
@@ -78,11 +80,11 @@ class NiftiReader(FileReader):
         image = _opened_nifti(file)
         scale = self.scale
         if self.percentiles is not None:
-            low, high = np.percentile(np.asarray(image.dataobj), self.percentiles).tolist()
+            low, high = np.percentile(_voxels(image), self.percentiles).tolist()
             scale = low, max(high, np.nextafter(low, np.inf))
         if part is not None:
             return checked_levels(self._slice(image, part.index), scale, type(self).__name__)
-        volume = _in_canonical_axes(np.asarray(image.dataobj), image)
+        volume = _in_canonical_axes(_voxels(image), image)
         return volume if scale is None else scaled_to_levels(volume, *scale)
 
     def _slice(self, image: Any, index: int) -> np.ndarray:
@@ -113,11 +115,24 @@ def _opened_nifti(file: str | BinaryIO) -> Any:
 
     if isinstance(file, str):
         return nibabel.load(file)
-    content = file.read()
-    content = gzip.decompress(content) if content.startswith(_GZIP) else content
-    is_second = _NIFTI2_BYTES in (int.from_bytes(content[:4], order) for order in ("little", "big"))
+    is_compressed = file.read(len(_GZIP)) == _GZIP
+    file.seek(0)
+    stream: Any = gzip.GzipFile(fileobj=file) if is_compressed else file
+    n_bytes = stream.read(4)
+    stream.seek(0)
+    is_second = _NIFTI2_BYTES in (int.from_bytes(n_bytes, "little"), int.from_bytes(n_bytes, "big"))
     kind = nibabel.Nifti2Image if is_second else nibabel.Nifti1Image
-    return kind.from_bytes(content)
+    return kind.from_stream(stream)
+
+
+def _voxels(image: Any) -> np.ndarray:
+    """Return all values of an image, unless they are more than featx takes as one sample."""
+    if math.prod(image.shape) > MAX_SIZE:
+        raise UnreadableImageError(
+            f"has shape {image.shape}, more than {MAX_SIZE} values: pass Page(path, index) for its "
+            "slices, with scale=(low, high)"
+        )
+    return np.asarray(image.dataobj)
 
 
 def _in_canonical_axes(values: np.ndarray, image: Any) -> np.ndarray:

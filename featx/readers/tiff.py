@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import math
+import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,6 +21,7 @@ from featx.readers.parts import Page, Region
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
+_SETTLED_S = 2.0  # the coarsest clock of a file system ticks every two seconds
 _OPACITY = (1, 2)  # as an extra sample of TIFF
 _GDAL_METADATA = 42112
 _BAND = re.compile(r'<Item[^>]* sample="(\d+)"[^>]* role="description"[^>]*>([^<]+)</Item>')
@@ -88,7 +92,7 @@ class TiffReader(FileReader):
             elif (stack := _stack_in_one_page(tiff)) is not None:
                 page, pixels = tiff.pages[0], np.array(_selected(stack, part))
             else:
-                page = _selected(_counted_pages(tiff), part)
+                page = tiff.pages.get(_selected(_counted_pages(tiff), part))
                 pixels = _decoded_page(page)
             return self._levels(pixels, page)
 
@@ -123,8 +127,8 @@ class TiffReader(FileReader):
         return numbers
 
 
-def _selected(pages: Any, page: Page | None) -> Any:
-    """Return one of the pages of a file, which may be arrays; the only one for a whole file."""
+def _selected(pages: Sequence[Any] | np.ndarray, page: Page | None) -> Any:
+    """Return one of the pages of a file, or their numbers; the only one for a whole file."""
     if page is None and len(pages) != 1:
         raise UnreadableImageError(
             f"has {len(pages)} pages: pass Page(path, index) for each of them"
@@ -135,15 +139,37 @@ def _selected(pages: Any, page: Page | None) -> Any:
     return pages[index]
 
 
-def _counted_pages(tiff: TiffFile) -> list[Any]:
-    """Return the pages of a file, without those of a reduced resolution and masks."""
-    return [page for page in map(tiff.pages.get, range(len(tiff.pages))) if not _is_aside(page)]
+def _counted_pages(tiff: TiffFile) -> Sequence[int]:
+    """Return the numbers of the pages of a file, without thumbnails, overviews and masks."""
+    handle = tiff.filehandle
+    if not handle.is_file:
+        return _numbers_of_pages(tiff)
+    status = os.stat(handle.path)
+    changed_s = max(status.st_mtime, status.st_ctime)
+    if time.time() - changed_s < _SETTLED_S:  # a new change may look the same
+        return _numbers_of_pages(tiff)
+    return _known_numbers(handle.path, status.st_size, status.st_ino, changed_s)
+
+
+# To list the 2,000 pages of a stack takes 0.3 s, each time that one of them is read (2026-12).
+@functools.lru_cache(maxsize=16)
+def _known_numbers(path: str, *_state: float) -> Sequence[int]:
+    import tifffile
+
+    with tifffile.TiffFile(path) as tiff:
+        return _numbers_of_pages(tiff)
+
+
+def _numbers_of_pages(tiff: TiffFile) -> Sequence[int]:
+    return [number for number in range(len(tiff.pages)) if not _is_aside(tiff.pages.get(number))]
 
 
 def _stack_in_one_page(tiff: TiffFile) -> np.ndarray | None:
     """Return the pages of a stack whose file names only the first, as ImageJ writes large ones."""
+    if len(tiff.pages) != 1:
+        return None
     stack, first = tiff.series[0], tiff.pages[0]
-    if len(tiff.pages) != 1 or math.prod(stack.shape) == math.prod(first.shape):
+    if math.prod(stack.shape) == math.prod(first.shape):
         return None
     pixels = stack.asarray(out="memmap" if tiff.filehandle.is_file else None)
     return pixels.reshape(-1, *first.shape)
@@ -158,7 +184,7 @@ def _page_of_level(tiff: TiffFile, level: int) -> Any:
     return levels[level][0]
 
 
-def _decoded_page(page: TiffPage) -> np.ndarray:
+def _decoded_page(page: Any) -> np.ndarray:
     """Decode a page: (h, w) or (h, w, c)."""
     import tifffile
 

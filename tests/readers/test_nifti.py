@@ -1,5 +1,6 @@
 """NiftiReader on files that nibabel ships, compared with nibabel's own arrays."""
 
+import gzip
 from pathlib import Path
 
 import keras
@@ -66,6 +67,16 @@ def test_read_slice_that_is_not_there_raises():
         NiftiReader()(ANATOMICAL, Page(ANATOMICAL, 999))
     with pytest.raises(UnreadableImageError, match="slices are counted in volumes of 3 axes"):
         NiftiReader()(TIMES, Page(TIMES, 0))
+
+
+@pytest.mark.parametrize("compressed", [bytes, gzip.compress])
+def test_read_volume_of_too_many_voxels_raises(compressed):
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((2000, 2000, 2000))
+    content = compressed(header.binaryblock + bytes(8))
+    for reader in (NiftiReader(), NiftiReader(percentiles=(1, 99))):
+        with pytest.raises(UnreadableImageError, match="more than 268435456 values"):
+            reader(content)
 
 
 @pytest.mark.parametrize(

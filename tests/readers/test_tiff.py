@@ -106,11 +106,23 @@ def test_read_page_of_stack(options, tmp_path):
         np.testing.assert_array_equal(TiffReader()(file.read(), Page(path, 3)), stack[3])
 
 
-def test_read_page_counts_no_thumbnails(tmp_path):
+@pytest.mark.parametrize("settles_after_s", [0.0, 1e9])
+def test_read_page_counts_no_thumbnails(settles_after_s, tmp_path, monkeypatch):
+    monkeypatch.setattr("featx.readers.tiff._SETTLED_S", settles_after_s)
     pixels, path = values(20, 30), str(tmp_path / "image.tif")
     with tifffile.TiffWriter(path) as tiff:
         tiff.write(pixels, photometric="minisblack")
         tiff.write(pixels[::2, ::2], photometric="minisblack", subfiletype=1)
+        tiff.write(255 - pixels, photometric="minisblack")
+    for index, expected in ((1, 255 - pixels), (0, pixels)):
+        np.testing.assert_array_equal(TiffReader()(path, Page(path, index)), expected)
+
+
+def test_read_only_page_beside_thumbnail(tmp_path):
+    pixels, path = values(20, 30), str(tmp_path / "image.tif")
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(pixels[::2, ::2], photometric="minisblack", subfiletype=1)
+        tiff.write(pixels, photometric="minisblack")
     np.testing.assert_array_equal(TiffReader()(path), pixels)
 
 
