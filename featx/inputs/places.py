@@ -13,6 +13,7 @@ import email.utils
 import functools
 import io
 import os
+import re
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -38,6 +39,7 @@ _MAX_MEMBER_BYTES = 2**30
 _CLOCK_MARGIN_S = 60.0  # between a server's clock and ours, where only the time tells a change
 _WITHOUT_HOST = ("memory",)
 _EXTRAS = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3"}
+_SLASHES = re.compile("/+")
 _NOT_IN_ARCHIVE = "no such file in the archive"
 _ETAGS = ("ETag", "etag", "Content-MD5", "md5Hash", "generation", "VersionId")
 _TIMES = ("LastModified", "Last-Modified", "last_modified", "mtime", "modified", "updated")
@@ -244,7 +246,7 @@ class OpenArchive:
         self._max_bytes = max_bytes  # of a file, which may be compressed to little
         self._reading = threading.Lock()  # threads share one open file
         tar = getattr(self._fs, "tar", ())  # which looks for a name in the list of all files
-        self._headers = {header.name: header for header in tar}
+        self._headers = {_SLASHES.sub("/", header.name): header for header in tar}
 
     def files_below(self, url: str) -> list[str]:
         """Return the paths of all files below a folder, relative to it."""
@@ -271,8 +273,7 @@ class OpenArchive:
         if not self._headers:
             content: bytes = self._fs.cat_file(name)
             return content
-        _, _, given_name = self._fs.index[name]
-        with self._fs.tar.extractfile(self._headers[given_name]) as file:
+        with self._fs.tar.extractfile(self._headers[name]) as file:
             return bytes(file.read())
 
     def _member(self, url: str) -> Any:
