@@ -36,6 +36,7 @@ SPLITS = frozenset(
 _SUFFIXES = tuple(IMAGE_SUFFIXES)
 _N_SHOWN = 10
 _FOREIGN = "files or folders were left out, since they are hidden or not images"
+_UNNAMED = "files were left out, since '::' ends a path in URLs"
 _UNLABELED = "images were left out, since they lie in no folder of a class"
 _LOCKED = "files or folders were left out, since they cannot be read"
 _BROKEN = "links were left out, since they lead nowhere"
@@ -170,6 +171,8 @@ def _images_of_url(root: str, left_out: LeftOutEntries) -> dict[str, list[str]]:
         if hidden or not path.lower().endswith(_SUFFIXES):
             if not any(map(is_litter, path.split("/"))):
                 left_out.add(_FOREIGN, path)
+        elif "::" in path:
+            left_out.add(_UNNAMED, path)
         elif not slash:
             left_out.add(_UNLABELED, path)
         else:
@@ -310,7 +313,9 @@ def _images_of_place(place: str) -> list[str]:
     left_out = LeftOutEntries(folder)
     images = []
     for path in files_below(folder):
-        if not is_hidden(path) and path.lower().endswith(_SUFFIXES):
+        if "::" in path:
+            left_out.add(_UNNAMED, path)
+        elif not is_hidden(path) and path.lower().endswith(_SUFFIXES):
             images.append(joined_path(folder, path))
         elif not any(map(is_litter, path.split("/"))):
             left_out.add(_FOREIGN, path)

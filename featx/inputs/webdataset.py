@@ -14,8 +14,9 @@ from featx._text import one_line
 from featx._urls import is_url, shown_url
 from featx._validation import ParameterFaults
 from featx.exceptions import InputError
+from featx.inputs.archives import is_file
 from featx.inputs.labeled import IMAGE_SUFFIXES, LabeledSamples
-from featx.inputs.places import opened_url
+from featx.inputs.places import opened_file
 from featx.inputs.tables import check_column_names, labeled_columns, target_names
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -200,13 +201,13 @@ class _Shards:
         place = path if is_url(path) else os.path.abspath(path)
         try:
             with (
-                opened_url(path) if is_url(path) else open(path, "rb") as file,
+                opened_file(path) as file,
                 tarfile.open(fileobj=file) as archive,
             ):
                 for member in archive:
                     folder, slash, name = member.name.rpartition("/")
                     stem, dot, ending = name.partition(".")
-                    if member.isfile() and stem and dot:
+                    if is_file(member) and stem and dot:
                         url = f"tar://{member.name}::{place}"
                         content = self._content(archive, member, ending)
                         value = url if content is None else _value_in(content, ending, url)

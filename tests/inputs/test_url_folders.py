@@ -14,6 +14,7 @@ from pyarrow import parquet
 from featx import FeatureExtractor, TransferClassifier, load_image_folder, load_table
 from featx.exceptions import FolderWarning, InputError, ParameterError
 from featx.inputs.folders import list_images
+from featx.inputs.recognize import as_samples
 
 CLASSES = ("cat", "dog")
 
@@ -171,6 +172,46 @@ def test_list_images_takes_archives_and_urls(sources, folder, bucket):
     with pytest.warns(FolderWarning, match=r"1 files .*: photos.csv"):
         listed = list_images([f"{bucket}/photos"])
     assert listed == [f"{bucket}/photos/{path}" for path in expected]
+
+
+def test_load_image_folder_bucket_ignores_folder_objects(bucket, folder):
+    files = fsspec.filesystem("s3", use_listings_cache=False)
+    for marker in ("photos", "photos/cat", "photos/bird"):
+        files.call_s3("put_object", Bucket="animals", Key=f"{marker}/", Body=b"")
+    with pytest.warns(FolderWarning, match=r": 1 files .*: photos.csv$"):
+        photos = load_image_folder(f"{bucket}/photos")
+    assert photos.target_names == ["cat", "dog"]
+
+
+def test_list_images_names_with_marks_left_out(tmp_path):
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
+        for name in ("cat/1.png", "cat/a::b.png"):
+            archive.writestr(name, b"")
+    for list_of in (load_image_folder, lambda place: list_images([place])):
+        with pytest.warns(FolderWarning, match="1 files were left out, since '::' ends .*a::b.png"):
+            list_of(tmp_path / "odd.zip")
+
+
+def test_load_image_folder_tar_of_current_folder(folder, tmp_path):
+    with tarfile.open(tmp_path / "photos.tgz", "w:gz") as archive:
+        for label in CLASSES:
+            archive.add(folder / label, f"./{label}")
+    packed = load_image_folder(tmp_path / "photos.tgz", groups="subfolder")
+    for url, label, group in zip(packed.data, packed.target, packed.groups, strict=True):
+        path = url.partition("::")[0].removeprefix("tar://")
+        assert path.startswith(f"{label}/{group}/")
+        assert as_samples([url]).content(0) == (folder / path).read_bytes()
+
+
+def test_load_table_relative_paths_become_urls(tmp_path):
+    (tmp_path / "t.csv").write_text("path,label\n./cat #1.png,a\ndog/2.png,b\n")
+    found = load_table(tmp_path / "t.csv", base="https://host/photos/")
+    assert found.data.tolist() == [
+        "https://host/photos/cat %231.png",
+        "https://host/photos/dog/2.png",
+    ]
+    found = load_table(tmp_path / "t.csv", base="s3://bucket/photos")
+    assert found.data[0] == "s3://bucket/photos/cat #1.png"
 
 
 def test_load_table_faulty_url_raises(sources):

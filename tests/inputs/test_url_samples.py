@@ -1,5 +1,7 @@
 """Files of archives, buckets and servers give the rows of local files, each downloaded once."""
 
+import io
+import os
 import pathlib
 import subprocess
 import sys
@@ -17,10 +19,8 @@ from featx.exceptions import (
     BadSampleError,
     BadSampleWarning,
     MissingExtraError,
-    UnreadableImageError,
 )
 from featx.inputs.file_index import FileIndex
-from featx.inputs.places import OpenArchive
 from featx.inputs.recognize import as_samples
 
 N_FILES = 20
@@ -265,11 +265,83 @@ def test_transform_replaced_archive_gives_new_rows(archives, expected, tmp_path)
     np.testing.assert_array_equal(extractor.transform(urls)[0], expected[0][4])
 
 
+def packed(paths, number):
+    """Return an archive with one of the images as 0.png."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        archive.add(paths[number], "0.png")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("ranges", [False, True])
+def test_transform_replaced_archive_of_unknown_state(server, paths, expected, ranges, tmp_path):
+    server.etags = server.times = False
+    server.ranges = ranges
+    urls = [f"tar://0.png::{server.url('one.tar')}"]
+    extractor = FeatureExtractor("tiny", cache=tmp_path)
+    for number in (3, 4):
+        server.files["one.tar"] = packed(paths, number)
+        row = extractor.fit_transform(urls)[0]
+        np.testing.assert_array_equal(row, expected[0][number])
+
+
+def test_keys_archive_changed_while_opened_is_reason(server, paths):
+    server.files["one.tar"] = packed(paths, 3)
+    server.on_get = lambda name: server.files.update({name: packed(paths, 4)})
+    _, faults = as_samples([f"tar://0.png::{server.url('one.tar')}"]).keys(FileIndex(None))
+    assert "its archive: changed while it was read" in faults[0].reason
+
+
+def test_keys_archive_of_same_size_and_time(paths, tmp_path):
+    archive, keys = tmp_path / "one.tar", []
+    urls = [f"tar://0.png::file://{archive}"]
+    for number in (3, 4):
+        archive.write_bytes(packed(paths, number))
+        os.utime(archive, (1e9, 1e9))
+        keys.append(as_samples(urls).keys(FileIndex(None))[0][0])
+    assert keys[0] != keys[1]
+
+
+def test_keys_many_archives_open_few_files(paths, tmp_path):
+    urls = [f"tar://0.png::{tmp_path}/{number}.tar" for number in range(140)]
+    for url in urls:
+        pathlib.Path(url.partition("::")[2]).write_bytes(packed(paths, 0))
+    _, faults = as_samples(urls).keys(FileIndex(None))
+    opened = [path for path in pathlib.Path("/proc/self/fd").iterdir() if path.exists()]
+    assert not faults
+    assert sum(os.readlink(path).startswith(str(tmp_path)) for path in opened) <= 128
+
+
+def test_keys_replaced_archive_of_listed_bucket(s3, paths):
+    keys, urls = [], ["tar://0.png::s3://photos/packed/one.tar"]
+    for number in (3, 4):
+        s3.pipe("photos/packed/one.tar", packed(paths, number) + bytes(10240 * number))
+        fsspec.filesystem("s3").ls("photos/packed", detail=True)  # keeps sizes and ETags
+        keys += as_samples([*urls, paths[number]]).keys(FileIndex(None))[0].tolist()
+    assert keys[0] == keys[1] != keys[2] == keys[3]
+
+
+def test_keys_files_at_root_of_store(paths):
+    files = fsspec.filesystem("memory")
+    for path in paths:
+        files.pipe(f"/{pathlib.Path(path).name}", pathlib.Path(path).read_bytes())
+    urls = [f"memory://{pathlib.Path(path).name}" for path in paths]
+    assert as_samples(urls).keys(FileIndex(None))[1] == []
+
+
+@pytest.mark.parametrize("time", ["yesterday", "0", "Fri, 31 Dec 99999 23:59:59 GMT"])
+def test_keys_odd_time_of_change_is_unknown(server, time):
+    server.etags = False
+    server.changed_s["0.png"] = time
+    assert as_samples([server.url("0.png")]).keys(FileIndex(None))[1] == []
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [
         ("zip://a.png::{}/none.zip", "its archive: no such file"),
         ("zip://a.png::{}/photos.tar", "its archive: BadZipFile"),
+        ("tar://a.png::{}/photos.zip", "its archive: not a tar file"),
         ("zip://all::{}/photos.zip", "no such file in the archive"),
         ("unknown://a.png", "Protocol not known: unknown"),
     ],
@@ -288,13 +360,6 @@ def test_keys_damaged_member_is_reason(archives, tmp_path):
     _, faults = as_samples(urls).keys(FileIndex(None))
     assert [fault.position for fault in faults] == [0]
     assert "Bad CRC-32" in faults[0].reason
-
-
-def test_content_large_member_is_not_unpacked(archives):
-    url = f"zip://all/0.png::{archives / 'photos.zip'}"
-    archive = OpenArchive(url, max_bytes=100)
-    with pytest.raises(UnreadableImageError, match=r"unpacks to \d+ bytes: expected at most 100"):
-        archive.content(url)
 
 
 def test_keys_missing_package_is_named():
