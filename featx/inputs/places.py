@@ -4,6 +4,7 @@ What a store reports of a file (its ETag, or size and time of change) identifies
 file index, as what ``stat`` returns does for local files. So known files are not downloaded again.
 
 User names, passwords and signatures in URLs are neither stored nor shown (see ``featx/_urls.py``).
+So errors of other packages, whose texts have them, are not the causes of those raised here.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 from featx._text import one_line
 from featx._threads import run_ahead
 from featx._urls import is_url, local_path, shown_text, shown_url
-from featx.digests.hashing import DIGEST_BYTES, digest_of, digest_of_json
+from featx.digests.hashing import digest_of, digest_of_json
 from featx.exceptions import InputError, MissingExtraError, UnreadableImageError
 from featx.inputs.archives import NOT_IN_ARCHIVE, OpenArchive, plain_path
 from featx.inputs.file_index import file_key
@@ -33,6 +34,7 @@ from featx.inputs.items import content_of_file, file_status
 N_REQUESTS = 32  # at once, since a request is mostly waiting
 _LISTED_FROM = 16  # files of one folder, which is then listed instead of asking for each
 _ATTEMPTS = 5
+_SILENCE_S = 60.0  # of a server, after which a request is repeated
 _FIRST_PAUSE_S = 0.2  # doubled after each attempt
 _DOWN_AFTER = 8  # requests in a row that failed in all attempts
 _CLOCK_MARGIN_S = 60.0  # between a server's clock and ours, where only the time tells a change
@@ -88,7 +90,7 @@ class Place(ABC):
         except MissingExtraError:
             raise
         except Exception as exc:  # of any library
-            raise UnreadableImageError(_why_not_read(exc)) from exc
+            raise UnreadableImageError(_why_not_read(exc)) from None
         if state is not None and state.key is not None and self.state(url).key != state.key:
             raise UnreadableImageError(_CHANGED)
         return content
@@ -141,7 +143,7 @@ class _Store(Place):
         try:
             info = self._repeated(lambda: self.fs.info(self._path(url)))
         except Exception as exc:  # of any library
-            raise UnreadableImageError(_why_not_read(exc)) from exc
+            raise UnreadableImageError(_why_not_read(exc)) from None
         if info.get("type") == "directory":
             raise UnreadableImageError("a folder, not a file")
         return self._state_in(info, self._path(url))
@@ -203,14 +205,20 @@ class _Archive(Place):
         return self._opened.paths()
 
     @functools.cached_property
-    def _version(self) -> bytes:
-        """State of the archive when it is opened; random bytes if its store reports nothing."""
-        return self._outer.state(self._archive).key or os.urandom(DIGEST_BYTES)
+    def _key(self) -> bytes | None:
+        """Key of the archive when it is opened."""
+        return self._outer.state(self._archive).key
+
+    @functools.cached_property
+    def _unshared(self) -> OpenArchive:
+        return OpenArchive(opened_file(self._archive), self._protocol)
 
     @property
     def _opened(self) -> OpenArchive:
+        if self._key is None:  # another call may find another archive
+            return self._unshared
         # A process that was forked would move the position in the file of this one.
-        return _open_archive(self._archive, self._protocol, self._version, process=os.getpid())
+        return _open_archive(self._archive, self._protocol, self._key, process=os.getpid())
 
     def states(self, urls: Sequence[str]) -> list[FileState | UnreadableImageError]:
         """Return states that follow from that of the archive, whose files are not looked up."""
@@ -247,10 +255,10 @@ class _Archive(Place):
 
 
 @functools.lru_cache(_MAX_OPEN_ARCHIVES)  # the list of a large archive takes seconds
-def _open_archive(place: str, protocol: str, version: bytes, *, process: int) -> OpenArchive:
-    """Open an archive, given by its path or URL, once for each version and process."""
+def _open_archive(place: str, protocol: str, key: bytes, *, process: int) -> OpenArchive:
+    """Open an archive, given by its path or URL, once for each state and process."""
     opened = OpenArchive(opened_file(place), protocol)
-    if place_of(place).state(place).key not in (None, version):
+    if place_of(place).state(place).key != key:
         raise UnreadableImageError(_CHANGED)
     return opened
 
@@ -334,7 +342,7 @@ def files_below(folder: str) -> list[str]:
     except MissingExtraError:
         raise
     except Exception as exc:  # of any library
-        raise InputError(f"{shown} cannot be listed: {_why_not_read(exc)}") from exc
+        raise InputError(f"{shown} cannot be listed: {_why_not_read(exc)}") from None
     if not below:
         raise InputError(f"{shown} holds no files: expected a folder with a folder per class")
     return below
@@ -376,7 +384,7 @@ def opened_url(url: str) -> BinaryIO:
         raise
     except Exception as exc:  # of any library
         reason = f"cannot be read: {_why_not_read(exc)}"
-        raise InputError(f"{shown_url(url)!r} {reason}") from exc
+        raise InputError(f"{shown_url(url)!r} {reason}") from None
 
 
 def _has_parts(file: BinaryIO) -> bool:
@@ -395,14 +403,22 @@ def _opened_file_system(url: str) -> tuple[Any, str]:
     import fsspec
 
     try:
-        return fsspec.core.url_to_fs(url, use_listings_cache=False)
+        options = _options_of_server() if url.startswith(SERVERS) else {}
+        return fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
     except ImportError as exc:
         protocol = url.partition("://")[0]
         cure = _EXTRAS.get(protocol)
         hint = f"pip install 'featx[{cure}]'" if cure else one_line(exc)
         raise MissingExtraError(f"URLs with {protocol}:// need another package: {hint}") from exc
     except Exception as exc:  # of any library
-        raise UnreadableImageError(_why_not_read(exc)) from exc
+        raise UnreadableImageError(_why_not_read(exc)) from None
+
+
+def _options_of_server() -> dict[str, Any]:
+    """Return options of requests that end if the server is silent, however large the file is."""
+    import aiohttp
+
+    return {"timeout": aiohttp.ClientTimeout(None, sock_connect=_SILENCE_S, sock_read=_SILENCE_S)}
 
 
 def _with_retries(function: Callable[[], _Result]) -> _Result:
@@ -438,6 +454,8 @@ def _why_not_read(exc: BaseException) -> str:
         return f"the server answers {status} {getattr(cause, 'message', '')}".strip()
     if isinstance(cause, FileNotFoundError):
         return "no such file"
+    if isinstance(cause, TimeoutError):
+        return "the server does not answer"
     if isinstance(cause, UnreadableImageError):
         return str(cause)
     text = one_line(shown_text(str(cause)))

@@ -2,16 +2,24 @@
 
 import pathlib
 import tarfile
+import traceback
 import zipfile
 
 import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
+from file_server import FileServer
 from PIL import Image
 from pyarrow import parquet
 
-from featx import FeatureExtractor, TransferClassifier, load_image_folder, load_table
+from featx import (
+    FeatureExtractor,
+    TransferClassifier,
+    load_image_folder,
+    load_table,
+    load_webdataset,
+)
 from featx.exceptions import FolderWarning, InputError, ParameterError
 from featx.inputs.folders import list_images
 from featx.inputs.recognize import as_samples
@@ -221,6 +229,22 @@ def test_load_table_faulty_url_raises(sources):
         load_table("https://me:word@127.0.0.1/t")
     with pytest.raises(ParameterError, match="target='breed'"):
         load_table(f"file://{sources}/photos/photos.csv", target="breed")
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda url: load_table(f"{url}.csv"),
+        lambda url: load_table(f"{url}.parquet"),
+        lambda url: load_image_folder(f"zip://::{url}.zip"),
+        lambda url: load_webdataset(f"{url}.tar"),
+    ],
+)
+def test_load_url_tracebacks_have_no_secrets(load):
+    word = "b64" * 3  # not in this form in a line of a traceback
+    with FileServer() as server, pytest.raises(InputError, match="no such file") as caught:
+        load(server.url("none").replace("//", f"//me:{word}@"))
+    assert word not in "".join(traceback.format_exception(caught.value))
 
 
 def test_load_table_absolute_paths_beside_urls_stay(tmp_path):

@@ -376,6 +376,14 @@ def test_keys_server_that_is_down_is_soon_given_up(server):
     assert server.requests["HEAD", "199.png"] == 1
 
 
+@pytest.mark.long
+def test_keys_silent_server_is_given_up(server, monkeypatch):
+    monkeypatch.setattr("featx.inputs.places._SILENCE_S", 0.1)
+    server.delay_s = 1.0
+    _, faults = as_samples([server.url("0.png")]).keys(FileIndex(None))
+    assert faults[0].reason == "the server does not answer"
+
+
 def test_names_hide_secrets_of_urls(server):
     url = server.url("none.png").replace("//", "//me:word@") + "?v=1&X-Amz-Signature=b64"
     samples = as_samples([url])
