@@ -28,7 +28,7 @@ from featx._urls import is_url, local_path, shown_text, shown_url
 from featx.digests.hashing import digest_of, digest_of_json
 from featx.exceptions import InputError, MissingExtraError, UnreadableImageError
 from featx.inputs.archives import NOT_IN_ARCHIVE, OpenArchive, plain_path
-from featx.inputs.file_index import file_key
+from featx.inputs.file_index import file_key, is_settled
 from featx.inputs.items import content_of_file, file_status
 
 N_REQUESTS = 32  # at once, since a request is mostly waiting
@@ -167,8 +167,12 @@ class _Store(Place):
         key = digest_of_json(["file", self._protocol, path, info.get("size"), etag, changed_s])
         if etag is not None and self._has_folders:
             return FileState(bytes.fromhex(key), 0.0)  # a store gives each content another one
-        margin_s = _CLOCK_MARGIN_S if etag is None else 0.0
-        return FileState(bytes.fromhex(key), (changed_s or 0.0) + margin_s)
+        if etag is not None:
+            return FileState(bytes.fromhex(key), changed_s or 0.0)
+        settled_s = (changed_s or 0.0) + _CLOCK_MARGIN_S
+        if not (self._has_folders or is_settled(settled_s)):
+            return FileState(None, 0.0)  # servers that make files on demand report the present
+        return FileState(bytes.fromhex(key), settled_s)
 
     def _content(self, url: str) -> bytes:
         return self._repeated(lambda: self.fs.cat_file(self._path(url)))

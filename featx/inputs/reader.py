@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 from PIL import Image
 
+from featx._urls import is_url
 from featx.digests.code import UnhashableCodeError, code_digest
 from featx.digests.hashing import digest_of_json
 from featx.digests.packages import NamedPackages, installed_version
@@ -128,6 +129,8 @@ class Reader:
                 f"a {type(item).__name__}, and read={self.label} reads whole files: give the "
                 "function a second argument, the part of the file"
             )
+        if isinstance(item, Part) and is_url(os.fspath(item)):
+            return f"a part of a URL, {name_of_item(item)!r}: pass a part of a local copy"
         if isinstance(item, (str, os.PathLike)):
             return ""
         is_encoded = isinstance(item, np.ndarray) and item.ndim == 1 and item.dtype == np.uint8

@@ -18,10 +18,12 @@ from featx import FeatureExtractor
 from featx.exceptions import (
     BadSampleError,
     BadSampleWarning,
+    InputError,
     MissingExtraError,
 )
 from featx.inputs.file_index import FileIndex
 from featx.inputs.recognize import as_samples
+from featx.readers import Page, Region, TiffReader
 
 N_FILES = 20
 
@@ -172,6 +174,32 @@ def test_transform_mixed_items_keep_their_order(server, paths, expected, tmp_pat
     ]
     rows = FeatureExtractor("tiny", cache=tmp_path).fit_transform(mixed)
     np.testing.assert_allclose(rows, expected[0][:5], rtol=1e-5, atol=1e-5)
+
+
+def test_transform_parts_beside_urls_keep_rows(paths, tmp_path):
+    images = [Image.open(path) for path in paths[:3]]
+    images[0].save(tmp_path / "stack.tif", save_all=True, append_images=images[1:])
+    images[0].save(tmp_path / "one.tif")
+    fsspec.filesystem("memory").pipe("/one.tif", (tmp_path / "one.tif").read_bytes())
+    parts = [
+        *(Page(tmp_path / "stack.tif", index) for index in range(3)),
+        *(Region(tmp_path / "one.tif", x, 0, 8, 8) for x in (0, 8)),
+    ]
+    alone = FeatureExtractor("tiny", cache=None, read=TiffReader()).fit_transform(parts)
+    extractor = FeatureExtractor("tiny", cache=tmp_path / "cache", read=TiffReader())
+    for n_forward in (6, 0):
+        rows = extractor.fit_transform(["memory://one.tif", *parts])
+        np.testing.assert_allclose(rows[1:], alone, rtol=1e-5, atol=1e-5)
+        assert extractor.report_["n_forward"] == n_forward
+    extractor.transform(parts)
+    assert extractor.report_["n_forward"] == 0
+
+
+def test_fit_part_of_url_raises():
+    extractor = FeatureExtractor("tiny", cache=None, read=TiffReader())
+    message = r"X\[0\] is a part of a URL, 'https://host/a.tif\[0\]': pass a part of a local copy"
+    with pytest.raises(InputError, match=message):
+        extractor.fit([Page("https://me:word@host/a.tif", 0)])
 
 
 def test_transform_repeated_url_is_downloaded_once(server, tmp_path):
@@ -374,6 +402,14 @@ def test_keys_server_that_is_down_is_soon_given_up(server):
     assert len(faults) == 200
     assert "the server answers 503" in faults[199].reason
     assert server.requests["HEAD", "199.png"] == 1
+
+
+def test_keys_server_that_reports_present_time(server):
+    server.etags = False
+    times = iter(range(2**31, 2**32))
+    server.changed_s["0.png"] = next(times)
+    server.on_get = lambda name: server.changed_s.update({name: next(times)})
+    assert as_samples([server.url("0.png")]).keys(FileIndex(None))[1] == []
 
 
 @pytest.mark.long
