@@ -7,7 +7,7 @@ import threading
 import weakref
 import zipfile
 from collections.abc import Callable
-from typing import IO, BinaryIO, Protocol
+from typing import IO, Any, BinaryIO, Protocol
 
 from featx.exceptions import UnreadableImageError
 
@@ -16,11 +16,11 @@ _MAX_FILE_BYTES = 2**30
 
 
 class _Packed(Protocol):
-    """An archive whose list of files is read; `names` has the name of each by its path."""
+    """An archive whose list of files is read; `members` has the entry of each by its path."""
 
-    names: dict[str, str]
+    members: dict[str, Any]
 
-    def open(self, name: str) -> IO[bytes] | None: ...
+    def open(self, member: Any) -> IO[bytes] | None: ...
 
 
 class OpenArchive:
@@ -39,17 +39,17 @@ class OpenArchive:
 
     def paths(self) -> list[str]:
         """Return the paths of all files, without ``./`` and ``/`` at their starts."""
-        return list(self._packed.names)
+        return list(self._packed.members)
 
     def holds(self, path: str) -> bool:
         """Return True if the archive has a file."""
-        return plain_path(path) in self._packed.names
+        return plain_path(path) in self._packed.members
 
     def content(self, path: str) -> bytes:
         """Return the content of a file."""
-        name = self._packed.names.get(plain_path(path))
+        member = self._packed.members.get(plain_path(path))
         with self._reading:
-            file = None if name is None else self._packed.open(name)
+            file = None if member is None else self._packed.open(member)
             if file is None:
                 raise UnreadableImageError(NOT_IN_ARCHIVE)
             with file:
@@ -63,10 +63,10 @@ class _Zip:
     def __init__(self, file: BinaryIO) -> None:
         self._zip = zipfile.ZipFile(file)
         files = (info for info in self._zip.infolist() if not info.is_dir())
-        self.names = {plain_path(info.filename): info.filename for info in files}
+        self.members = {plain_path(info.filename): info for info in files}
 
-    def open(self, name: str) -> IO[bytes]:
-        return self._zip.open(name)
+    def open(self, member: zipfile.ZipInfo) -> IO[bytes]:
+        return self._zip.open(member)
 
 
 class _Tar:
@@ -75,11 +75,11 @@ class _Tar:
             self._tar = tarfile.open(fileobj=file)  # noqa: SIM115
         except tarfile.ReadError as exc:  # whose text has a line for each kind of compression
             raise UnreadableImageError("not a tar file, or damaged at its start") from exc
-        self.names = {plain_path(info.name): info.name for info in self._tar if is_file(info)}
+        self.members = {plain_path(info.name): info for info in self._tar if is_file(info)}
 
-    def open(self, name: str) -> IO[bytes] | None:
+    def open(self, member: tarfile.TarInfo) -> IO[bytes] | None:
         try:
-            return self._tar.extractfile(name)
+            return self._tar.extractfile(member)  # by name, it would search the whole list
         except KeyError as exc:  # a link that leads nowhere
             raise UnreadableImageError(NOT_IN_ARCHIVE) from exc
 
