@@ -10,15 +10,21 @@ import re
 from typing import TypeGuard
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::.*://)")
-_SECRET = re.compile(r"sig|token|key|cred|secret|pass|auth", re.IGNORECASE)
+_SECRET = re.compile(
+    r"([?&#;][^=?&#;]*(?:sig|token|key|cred|secret|pass|pwd|auth|code|session)[^=?&#;]*=)[^&#;]*",
+    re.IGNORECASE,
+)
+_USER = re.compile(r"[^/]*@|[^/:@]*:(?!\d*/)[^@]*@")  # a password may have slashes, not a port
+_URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:\S*//[^\s'\"<>]+")
 _PROTOCOL_OF_SUFFIX = {
     ".zip": "zip",
     ".tar": "tar",
     ".tar.gz": "tar",
+    ".tgz": "tar",
     ".tar.bz2": "tar",
     ".tar.xz": "tar",
 }
-_ARCHIVES = ("zip://", "tar://", "libarchive://")
+_ARCHIVES = ("zip://", "tar://")
 _LOCAL = ("file://", "local://")
 _WEB = ("http://", "https://")
 
@@ -69,15 +75,20 @@ def shown_url(url: str) -> str:
 
 def _shown_link(link: str) -> str:
     scheme, mark, rest = link.partition("://")
-    if not mark:
-        return link
-    rest, mark_of_query, query = rest.partition("?")
-    host, slash, path = rest.partition("/")
-    pairs = (pair.partition("=") for pair in query.split("&"))
-    shown = "&".join(
-        f"{name}{equals}{'...' if _SECRET.search(name) else value}" for name, equals, value in pairs
-    )
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}{mark_of_query}{shown}"
+    found = _USER.match(rest)
+    host = rest[found.end() :] if found else rest
+    return scheme + mark + (_SECRET.sub(r"\1...", host) if mark else "")
+
+
+def shown_text(text: str) -> str:
+    """Return a text with its URLs as :func:`shown_url` returns them.
+
+    Examples
+    --------
+    >>> shown_text("no route to https://me:pw@host/a.jpg")
+    'no route to https://host/a.jpg'
+    """
+    return _URL_IN_TEXT.sub(lambda found: shown_url(found[0]), text)
 
 
 def shown_path(path: object) -> str:
@@ -115,7 +126,10 @@ def joined_path(folder: str, path: str) -> str:
     if is_url(path) or not is_url(folder) or os.path.isabs(path):
         return path if is_url(path) else os.path.join(folder, path)
     first, mark, rest = folder.partition("::")
-    return f"{first}{'' if first.endswith('/') else '/'}{path}{mark}{rest}"
+    name = path.removeprefix("./")
+    if is_on_web_server(first):
+        name = name.replace("#", "%23")  # else the rest would be a fragment, which is not sent
+    return f"{first}{'' if first.endswith('/') else '/'}{name}{mark}{rest}"
 
 
 def relative_path(path: str, folder: str) -> str:

@@ -14,14 +14,15 @@ class FileServer:
 
     `n_cut` and `n_busy` hold, by name, how many of the next responses are cut off in the middle, or
     are errors with status 503. With `etags` and `times` False, the server reports no state of
-    files. `on_get` is called with the name before a file is sent. `requests` counts requests by
-    method and name.
+    files; with `ranges` True, it sends parts of files. `on_get` is called with the name before a
+    file is sent. `requests` counts requests by method and name.
     """
 
     def __init__(self):
         self.files, self.changed_s = {}, {}
         self.n_cut, self.n_busy, self.requests = Counter(), Counter(), Counter()
         self.etags = self.times = True
+        self.ranges = False
         self.delay_s = 0.0
         self.on_get = lambda name: None
 
@@ -57,8 +58,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server, name = self.files_of, self._name()
         server.on_get(name)
-        if self._send_head("GET"):
-            content = server.files[name]
+        start, _, end = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
+        part = slice(int(start), int(end) + 1) if server.ranges and end else slice(None)
+        if self._send_head("GET", part):
+            content = server.files[name][part]
             if server.n_cut[name] > 0:
                 server.n_cut[name] -= 1
                 content = content[: len(content) // 2]
@@ -68,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _name(self):
         return self.path.partition("?")[0].lstrip("/")
 
-    def _send_head(self, method):
+    def _send_head(self, method, part=slice(None)):
         server, name = self.files_of, self._name()
         server.requests[method, name] += 1
         if server.n_busy[name] > 0:
@@ -79,13 +82,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return False
         content = server.files[name]
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
+        self.send_response(200 if part.stop is None else 206)
+        self.send_header("Content-Length", str(len(content[part])))
         if server.etags:
             self.send_header("ETag", f'"{hash(content):x}"')
         if server.times:
             changed_s = server.changed_s.get(name, OLD_S)
-            self.send_header("Last-Modified", email.utils.formatdate(changed_s, usegmt=True))
+            is_text = isinstance(changed_s, str)
+            changed = changed_s if is_text else email.utils.formatdate(changed_s, usegmt=True)
+            self.send_header("Last-Modified", changed)
         self.end_headers()
         return True
 

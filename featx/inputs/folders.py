@@ -38,6 +38,7 @@ SPLITS = frozenset(
 _SUFFIXES = tuple(IMAGE_SUFFIXES)
 _N_SHOWN = 10
 _FOREIGN = "files or folders were left out, since they are hidden or not images"
+_UNNAMED = "files were left out, since '::' ends a path in URLs"
 _UNLABELED = "images were left out, since they lie in no folder of a class"
 _LOCKED = "files or folders were left out, since they cannot be read"
 _BROKEN = "links were left out, since they lead nowhere"
@@ -189,7 +190,10 @@ def _images_among(paths: Iterable[str], left_out: LeftOutEntries) -> Iterator[st
     """Yield the paths of images below a URL; other files are left out."""
     for path in paths:
         if path.lower().endswith(_SUFFIXES) and not is_hidden(path):
-            yield path
+            if "::" in path:
+                left_out.add(_UNNAMED, path)
+            else:
+                yield path
         elif not any(map(is_litter, path.split("/"))):
             left_out.add(_FOREIGN, path)
 

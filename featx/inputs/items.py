@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from featx._files import describe_file_type
-from featx._urls import is_url, shown_url
+from featx._urls import is_url, shown_path, shown_url
 from featx.digests.hashing import digest_of_stream
 from featx.exceptions import InputError, UnreadableImageError
 from featx.inputs.containers import as_numpy
@@ -103,7 +103,7 @@ def name_of_item(item: Any) -> str:
     if is_url(item):
         return shown_url(item)
     if isinstance(item, (str, os.PathLike)):
-        return str(item) if isinstance(item, Part) else os.fspath(item)
+        return shown_path(str(item)) if isinstance(item, Part) else os.fspath(item)
     if isinstance(item, np.ndarray):
         return f"array {item.shape} {item.dtype}"
     if isinstance(item, (bytes, bytearray, memoryview)):

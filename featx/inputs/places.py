@@ -4,6 +4,7 @@ What a store reports of a file (its ETag, or size and time of change) identifies
 file index, as what ``stat`` returns does for local files. So known files are not downloaded again.
 
 User names, passwords and signatures in URLs are neither stored nor shown (see ``featx/_urls.py``).
+So errors of other packages, whose texts have them, are not the causes of those raised here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import email.utils
 import functools
 import io
 import os
-import re
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -24,26 +24,35 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from featx._text import one_line
 from featx._threads import run_ahead
-from featx._urls import archive_url, is_in_archive, is_on_web_server, is_url, shown_url
+from featx._urls import (
+    archive_url,
+    is_in_archive,
+    is_on_web_server,
+    is_url,
+    local_path,
+    shown_text,
+    shown_url,
+)
 from featx.digests.hashing import digest_of, digest_of_json
 from featx.exceptions import InputError, MissingExtraError, UnreadableImageError
-from featx.inputs.file_index import file_key
+from featx.inputs.archives import NOT_IN_ARCHIVE, OpenArchive, plain_path
+from featx.inputs.file_index import file_key, is_settled
 from featx.inputs.items import content_of_file, file_status
 
 N_REQUESTS = 32  # at once, since a request is mostly waiting
 _LISTED_FROM = 16  # files of one folder, which is then listed instead of asking for each
 _ATTEMPTS = 5
+_SILENCE_S = 60.0  # of a server, after which a request is repeated
 _FIRST_PAUSE_S = 0.2  # doubled after each attempt
 _DOWN_AFTER = 8  # requests in a row that failed in all attempts
-_MAX_MEMBER_BYTES = 2**30
 _CLOCK_MARGIN_S = 60.0  # between a server's clock and ours, where only the time tells a change
 _WITHOUT_HOST = ("memory",)
 _EXTRAS = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3"}
-_SLASHES = re.compile("/+")
-_NOT_IN_ARCHIVE = "no such file in the archive"
 _ETAGS = ("ETag", "etag", "Content-MD5", "md5Hash", "generation", "VersionId")
 _TIMES = ("LastModified", "Last-Modified", "last_modified", "mtime", "modified", "updated")
 _GONE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_CHANGED = "changed while it was read: repeat the call when nothing writes to the file"
+_MAX_OPEN_ARCHIVES = 128  # of a process, which may open few files
 _WAIT_STATUSES = (408, 425, 429)  # of HTTP: too early, too many requests, too slow
 
 _Result = TypeVar("_Result")
@@ -88,11 +97,9 @@ class Place(ABC):
         except MissingExtraError:
             raise
         except Exception as exc:  # of any library
-            raise UnreadableImageError(_why_not_read(exc, url)) from exc
+            raise UnreadableImageError(_why_not_read(exc)) from None
         if state is not None and state.key is not None and self.state(url).key != state.key:
-            raise UnreadableImageError(
-                "changed while it was read: repeat the call when nothing writes to the file"
-            )
+            raise UnreadableImageError(_CHANGED)
         return content
 
 
@@ -126,10 +133,10 @@ class _Store(Place):
         """List folders of which several files are wanted, and ask for each of the others."""
         by_folder: dict[str, list[int]] = defaultdict(list)
         for place, url in enumerate(urls):
-            by_folder[url.rpartition("/")[0] if self._has_folders else ""].append(place)
+            by_folder[self._folder(url)].append(place)
         found: dict[str, FileState | UnreadableImageError] = {}
         for folder, places in by_folder.items():
-            if self._has_folders and len(places) >= _LISTED_FROM:
+            if self._has_folders and len(places) >= _LISTED_FROM and not folder.endswith("/"):
                 listed = self._listed(folder)
                 missing = UnreadableImageError("no such file")
                 found |= {urls[at]: listed.get(self._path(urls[at]), missing) for at in places}
@@ -143,33 +150,36 @@ class _Store(Place):
         try:
             info = self._requested(lambda: self.fs.info(self._path(url)))
         except Exception as exc:  # of any library
-            raise UnreadableImageError(_why_not_read(exc, url)) from exc
+            raise UnreadableImageError(_why_not_read(exc)) from None
         if info.get("type") == "directory":
             raise UnreadableImageError("a folder, not a file")
         return self._state_in(info, self._path(url))
 
     def _listed(self, folder: str) -> dict[str, FileState | UnreadableImageError]:
         try:
-            infos = self._requested(lambda: self.fs.ls(self._path(folder), detail=True))
+            infos = self._requested(lambda: self.fs.ls(folder, detail=True))
         except _GONE:
             return {}
         except Exception as exc:  # of any library
-            reason = UnreadableImageError(_why_not_read(exc, folder))
+            reason = UnreadableImageError(_why_not_read(exc))
             return defaultdict(lambda: reason)
         files = (info for info in infos if info.get("type") == "file")
         return {info["name"]: self._state_in(info, info["name"]) for info in files}
 
     def _state_in(self, info: dict[str, Any], path: str) -> FileState:
         etag = next((str(info[name]).strip('"') for name in _ETAGS if info.get(name)), None)
-        times = (_as_seconds(info[name]) for name in _TIMES if info.get(name))
-        changed_s = next((seconds for seconds in times if seconds is not None), None)
+        changed_s = next((_as_seconds(info[name]) for name in _TIMES if info.get(name)), None)
         if etag is None and changed_s is None:
             return FileState(None, 0.0)
         key = digest_of_json(["file", self._protocol, path, info.get("size"), etag, changed_s])
         if etag is not None and self._has_folders:
             return FileState(bytes.fromhex(key), 0.0)  # a store gives each content another one
-        margin_s = _CLOCK_MARGIN_S if etag is None else 0.0
-        return FileState(bytes.fromhex(key), (changed_s or 0.0) + margin_s)
+        if etag is not None:
+            return FileState(bytes.fromhex(key), changed_s or 0.0)
+        settled_s = (changed_s or 0.0) + _CLOCK_MARGIN_S
+        if not (self._has_folders or is_settled(settled_s)):
+            return FileState(None, 0.0)  # servers that make files on demand report the present
+        return FileState(bytes.fromhex(key), settled_s)
 
     def _content(self, url: str) -> bytes:
         return self._requested(lambda: self.fs.cat_file(self._path(url)))
@@ -185,6 +195,9 @@ class _Store(Place):
         self._n_failed = 0
         return result
 
+    def _folder(self, url: str) -> str:
+        return self._path(url).rpartition("/")[0] if self._has_folders else ""
+
     def _path(self, url: str) -> str:
         return self.fs._strip_protocol(url.rpartition("::")[2])
 
@@ -193,17 +206,30 @@ class _Archive(Place):
     """Files in an archive, which have the state of the archive."""
 
     def __init__(self, url: str) -> None:
-        self._url, self._archive = url, url.partition("::")[2]
+        self._protocol, _, rest = url.partition("://")
+        archive = rest.partition("::")[2]
+        self._archive = local_path(archive) or archive
         self._outer = place_of(self._archive)
 
+    def paths(self) -> list[str]:
+        """Return the paths of all files in the archive."""
+        return self._opened.paths()
+
     @functools.cached_property
-    def opened(self) -> OpenArchive:
-        """The archive, opened once for each of its states."""
-        key = self._outer.state(self._archive).key
+    def _key(self) -> bytes | None:
+        """Key of the archive when it is opened."""
+        return self._outer.state(self._archive).key
+
+    @functools.cached_property
+    def _unshared(self) -> OpenArchive:
+        return OpenArchive(opened_file(self._archive), self._protocol)
+
+    @property
+    def _opened(self) -> OpenArchive:
+        if self._key is None:  # another call may find another archive
+            return self._unshared
         # A process that was forked would move the position in the file of this one.
-        return (
-            OpenArchive(self._url) if key is None else _shared_archive(self._url, key, os.getpid())
-        )
+        return _open_archive(self._archive, self._protocol, self._key, process=os.getpid())
 
     def states(self, urls: Sequence[str]) -> list[FileState | UnreadableImageError]:
         """Return the states of files, which are not looked up in the archive."""
@@ -220,70 +246,36 @@ class _Archive(Place):
     def absent(self, urls: Sequence[str]) -> dict[str, UnreadableImageError]:
         """Look up files in the list of the archive."""
         try:
-            holds = self.opened.holds
-            return {url: UnreadableImageError(_NOT_IN_ARCHIVE) for url in urls if not holds(url)}
+            archive = self._opened
+            absent = (url for url in urls if not archive.holds(_path_in_archive(url)))
+            return {url: UnreadableImageError(NOT_IN_ARCHIVE) for url in absent}
         except MissingExtraError:
             raise
         except Exception as exc:  # of any library
-            reason = UnreadableImageError(f"its archive: {_why_not_read(exc, self._archive)}")
+            reason = UnreadableImageError(f"its archive: {_why_not_read(exc)}")
             return dict.fromkeys(urls, reason)
 
     def _state_in(self, archive: FileState, url: str) -> FileState:
         if archive.key is None:
             return archive
-        path = url.partition("::")[0]
-        return FileState(digest_of(archive.key, b"::", os.fsencode(path)), archive.changed_s)
+        path = os.fsencode(_path_in_archive(url))
+        return FileState(digest_of(archive.key, b"::", path), archive.changed_s)
 
     def _content(self, url: str) -> bytes:
-        return self.opened.content(url)
+        return self._opened.content(_path_in_archive(url))
 
 
-class OpenArchive:
-    """An archive whose list of files is read. Several threads may use it."""
-
-    def __init__(self, url: str, *, max_bytes: int = _MAX_MEMBER_BYTES) -> None:
-        self._fs, _ = _opened_file_system(url)
-        self._max_bytes = max_bytes  # of a file, which may be compressed to little
-        self._reading = threading.Lock()  # threads share one open file
-        tar = getattr(self._fs, "tar", ())  # which looks for a name in the list of all files
-        self._headers = {_SLASHES.sub("/", header.name): header for header in tar}
-
-    def files_below(self, url: str) -> list[str]:
-        """Return the paths of all files below a folder, relative to it."""
-        folder = self._member(url)
-        names = self._fs.find(folder)
-        return [name.removeprefix(folder).strip("/") for name in names if name != folder]
-
-    def holds(self, url: str) -> bool:
-        """Return True if the archive has a file."""
-        return bool(self._fs.isfile(self._member(url)))
-
-    def content(self, url: str) -> bytes:
-        """Return the content of a file."""
-        with self._reading:
-            if not self.holds(url):
-                raise UnreadableImageError(_NOT_IN_ARCHIVE)
-            size_bytes = self._fs.info(self._member(url))["size"]
-            if size_bytes > self._max_bytes:
-                expected = f"expected at most {self._max_bytes:,}"
-                raise UnreadableImageError(f"unpacks to {size_bytes:,} bytes: {expected}")
-            return self._read(self._member(url))
-
-    def _read(self, name: str) -> bytes:
-        if not self._headers:
-            content: bytes = self._fs.cat_file(name)
-            return content
-        with self._fs.tar.extractfile(self._headers[name]) as file:
-            return bytes(file.read())
-
-    def _member(self, url: str) -> Any:
-        return self._fs._strip_protocol(url.partition("::")[0])
+@functools.lru_cache(_MAX_OPEN_ARCHIVES)  # the list of a large archive takes seconds
+def _open_archive(place: str, protocol: str, key: bytes, *, process: int) -> OpenArchive:
+    """Open an archive, given by its path or URL, once for each state and process."""
+    opened = OpenArchive(opened_file(place), protocol)
+    if place_of(place).state(place).key != key:
+        raise UnreadableImageError(_CHANGED)
+    return opened
 
 
-@functools.lru_cache(maxsize=4)  # the list of a large archive takes seconds
-def _shared_archive(url: str, state: bytes, process: int) -> OpenArchive:
-    """Open an archive, once for each state and process."""
-    return OpenArchive(url)
+def _path_in_archive(url: str) -> str:
+    return url.partition("::")[0].partition("://")[2]
 
 
 class Places:
@@ -360,22 +352,27 @@ def files_below(folder: str) -> list[str]:
             f"{shown}: web servers do not list their files: pass the URLs, such as those of a table"
         )
     try:
-        below = sorted(_files_below(folder))
+        below = sorted(_paths_below(folder))
     except MissingExtraError:
         raise
     except Exception as exc:  # of any library
-        raise InputError(f"{shown} cannot be listed: {_why_not_read(exc, folder)}") from exc
+        raise InputError(f"{shown} cannot be listed: {_why_not_read(exc)}") from None
     if not below:
         raise InputError(f"{shown} holds no files: expected images")
     return below
 
 
-def _files_below(folder: str) -> list[str]:
+def _paths_below(folder: str) -> list[str]:
     if is_in_archive(folder):
-        return _Archive(_name_of_place(folder)).opened.files_below(folder)
+        start = plain_path(_path_in_archive(folder))
+        start += "/" if start else ""
+        paths = _Archive(_name_of_place(folder)).paths()
+        return [path.removeprefix(start) for path in paths if path.startswith(start)]
     fs, path = _opened_file_system(folder)
     names = _with_retries(lambda: fs.find(path))
-    return [name.removeprefix(path).strip("/") for name in names if name != path]
+    # A name that ends in a slash is an object that stands for a folder.
+    files = (name for name in names if name != path and not name.endswith("/"))
+    return [name.removeprefix(path).lstrip("/") for name in files]
 
 
 def opened_file(path: str) -> BinaryIO:
@@ -384,20 +381,35 @@ def opened_file(path: str) -> BinaryIO:
 
 
 def opened_url(url: str) -> BinaryIO:
-    """Open the file of a URL: one in an archive is read at once, others where they are needed.
+    """Open the file of a URL, which is read where it is needed.
 
+    A file in an archive is read at once, and so is one of a server that sends whole files only.
     InputError is raised if it cannot be opened.
     """
     try:
-        if is_in_archive(url):
-            return io.BytesIO(place_of(url).read(url))
-        fs, path = _opened_file_system(url)
-        return _with_retries(lambda: fs.open(path, "rb"))
+        if not is_in_archive(url):
+            fs, path = _opened_file_system(url)
+            file = _with_retries(lambda: fs.open(path, "rb"))
+            if not is_on_web_server(url) or _has_parts(file):
+                return file
+            file.close()
+        return io.BytesIO(place_of(url).read(url))
     except MissingExtraError:
         raise
     except Exception as exc:  # of any library
-        reason = f"cannot be read: {_why_not_read(exc, url)}"
-        raise InputError(f"{shown_url(url)!r} {reason}") from exc
+        reason = f"cannot be read: {_why_not_read(exc)}"
+        raise InputError(f"{shown_url(url)!r} {reason}") from None
+
+
+def _has_parts(file: BinaryIO) -> bool:
+    """Return True if the end of a server's file can be read alone."""
+    try:
+        file.seek(-1, os.SEEK_END)
+        _with_retries(lambda: file.read(1))
+        file.seek(0)
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def _opened_file_system(url: str) -> tuple[Any, str]:
@@ -405,14 +417,22 @@ def _opened_file_system(url: str) -> tuple[Any, str]:
     import fsspec
 
     try:
-        return fsspec.core.url_to_fs(url, use_listings_cache=False)
+        options = _options_of_server() if is_on_web_server(url) else {}
+        return fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
     except ImportError as exc:
         protocol = url.partition("://")[0]
         cure = _EXTRAS.get(protocol)
         hint = f"pip install 'featx[{cure}]'" if cure else one_line(exc)
         raise MissingExtraError(f"URLs with {protocol}:// need another package: {hint}") from exc
     except Exception as exc:  # of any library
-        raise UnreadableImageError(_why_not_read(exc, url)) from exc
+        raise UnreadableImageError(_why_not_read(exc)) from None
+
+
+def _options_of_server() -> dict[str, Any]:
+    """Return options of requests that end if the server is silent, however large the file is."""
+    import aiohttp
+
+    return {"timeout": aiohttp.ClientTimeout(None, sock_connect=_SILENCE_S, sock_read=_SILENCE_S)}
 
 
 def _with_retries(function: Callable[[], _Result]) -> _Result:
@@ -438,28 +458,32 @@ def _may_pass(exc: BaseException) -> bool:
     return isinstance(cause, OSError | EOFError) or type(cause).__module__.startswith("aiohttp")
 
 
-def _why_not_read(exc: BaseException, url: str) -> str:
+def _why_not_read(exc: BaseException) -> str:
     """Return the reason why a file cannot be read, without secrets of its URL."""
     cause = exc.__cause__ if isinstance(exc, FileNotFoundError) and exc.__cause__ else exc
     status = getattr(cause, "status", None)
     if status in (404, 410):
         return "no such file"
-    if status is not None:
+    if status:
         return f"the server answers {status} {getattr(cause, 'message', '')}".strip()
     if isinstance(cause, FileNotFoundError):
         return "no such file"
+    if isinstance(cause, TimeoutError):
+        return "the server does not answer"
     if isinstance(cause, UnreadableImageError):
         return str(cause)
-    text = one_line(str(cause).replace(url, shown_url(url)))
+    text = one_line(shown_text(str(cause)))
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
 
 
 def _as_seconds(value: Any) -> float | None:
-    """Return a time, as a file system reports it, in whole seconds; None for other text."""
+    """Return a time, as a file system reports it, in whole seconds; None if it is not a time."""
     if isinstance(value, str):
-        parsers = (email.utils.parsedate_to_datetime, datetime.fromisoformat)
-        for parse in parsers:
+        try:
+            value = email.utils.parsedate_to_datetime(value)
+        except ValueError:
             with contextlib.suppress(ValueError):
-                return float(int(parse(value).timestamp()))
+                value = datetime.fromisoformat(value)
+    if isinstance(value, str):
         return None
     return float(int(value if isinstance(value, int | float) else value.timestamp()))

@@ -210,7 +210,7 @@ class ItemSamples(Samples):
 
     def _read_array(self, row: int, reader: Reader) -> np.ndarray:
         item = self.items[row]
-        part = item if isinstance(item, Part) else None
+        part = part_of(item)
         if not reader.opens(item):
             return reader(bytes(self._content_of(row)), part)
         array = reader(os.fspath(item), part)
@@ -250,13 +250,13 @@ class ItemSamples(Samples):
         """Note that a file was hashed; return the key of a row, which may be a part of it."""
         path = _absolute_sample_path(os.fspath(self.items[row]))
         self._opened.add(path, state, digest, changed_s=changed_s)
-        return _with_part(self.items[row], digest)
+        return with_part(self.items[row], digest)
 
     def _content_of(self, row: int) -> np.ndarray | bytes:
         content = self._read_item(row)
         if isinstance(content, np.ndarray) or not self._keys[row]:
             return content
-        digest = _with_part(self.items[row], digest_of(content))
+        digest = with_part(self.items[row], digest_of(content))
         if self._keys[row] != keys_from([digest], count=1)[0]:
             raise UnreadableImageError(CHANGED)
         return content
@@ -271,7 +271,12 @@ class ItemSamples(Samples):
         return content_of_item(item)
 
 
-def _with_part(item: Any, digest: bytes) -> bytes:
+def part_of(item: Any) -> Part | None:
+    """Return an item that is a part of a file; None for another."""
+    return item if isinstance(item, Part) else None
+
+
+def with_part(item: Any, digest: bytes) -> bytes:
     """Return the digest of the content of an item, which may be a part of a file."""
     return digest_of(digest, item.selection.encode()) if isinstance(item, Part) else digest
 

@@ -233,7 +233,7 @@ def _holds_bytes(kind: Any) -> bool:
 class ParquetColumn(Sequence):
     """A column of a Parquet file, of which one row group is in memory at a time.
 
-    In another process, the file is opened again; InputError is raised if it was changed. `folder`
+    In another process, the file is opened again. InputError is raised if it was changed. `folder`
     is that of relative paths, which records may hold in place of bytes.
     """
 
@@ -241,10 +241,10 @@ class ParquetColumn(Sequence):
         self._path = path if is_url(path) else os.path.abspath(path)
         self._name, self.folder = name, folder
         with errors_of_file(repr(shown_url(path))):
+            self._place = place_of(self._path)
+            self._state = state or self._place.state(self._path).key
             self._parquet = _opened_parquet(self._path)
-            self._state = place_of(self._path).state(self._path).key
-        if state not in (None, self._state):
-            raise InputError(f"{shown_url(path)!r} was changed after it was loaded: load it again")
+            self._check_unchanged()
         groups = (self._parquet.metadata.row_group(n) for n in range(self._parquet.num_row_groups))
         self._starts = np.cumsum([0, *(group.num_rows for group in groups)])
         self._group: int = -1
@@ -261,10 +261,19 @@ class ParquetColumn(Sequence):
         group = int(np.searchsorted(self._starts, row, side="right")) - 1
         with self._reading:
             if group != self._group:
-                self._values = self._parquet.read_row_group(group, [self._name])[self._name]
-                self._group = group
+                try:
+                    values = self._parquet.read_row_group(group, [self._name])[self._name]
+                finally:
+                    self._check_unchanged()  # a change may be why it cannot be read
+                self._values, self._group = values, group
             item = as_item(self._values[row - int(self._starts[group])])
         return joined_path(self.folder, item) if isinstance(item, str) else item
+
+    def _check_unchanged(self) -> None:
+        if self._place.state(self._path).key != self._state:
+            raise InputError(
+                f"{shown_url(self._path)!r} was changed after it was loaded: load it again"
+            )
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         return type(self), (self._path, self._name, self.folder, self._state)

@@ -28,8 +28,7 @@ from featx.inputs.kinds import InputForm
 from featx.inputs.places import N_REQUESTS, FileState, Place, Places
 from featx.inputs.reader import Reader
 from featx.inputs.samples import IdentifiedBlock, ReadBlock, Samples, load_rows
-from featx.inputs.sequence import ItemSamples
-from featx.readers.parts import Part
+from featx.inputs.sequence import ItemSamples, part_of, with_part
 
 _GROUP_SIZE = 64  # files in a block
 _REQUESTS_OF_GROUP = 8  # at once, by each thread that decodes
@@ -78,12 +77,6 @@ class UrlSamples(ItemSamples):
                 f"X[{row}] is a URL, {self.name(row)!r}, and read={reader.label} takes paths: pass "
                 "local copies, or a reader of bytes"
             )
-        for row, item in enumerate(self.items):
-            if isinstance(item, Part):
-                raise InputError(
-                    f"X[{row}] is a {type(item).__name__}, {self.name(row)!r}, beside URLs: pass "
-                    "parts of files and URLs in calls of their own"
-                )
         return super().read_by(reader)
 
     def path(self, row: int) -> str | None:
@@ -126,7 +119,9 @@ class UrlSamples(ItemSamples):
     ) -> tuple[np.ndarray, np.ndarray, list[SampleFault]]:
         """Download, decode and resize images."""
         read = run_ahead(self._content_or_reason, rows.tolist(), n_threads=_REQUESTS_OF_GROUP)
-        return load_rows(self, rows, lambda _: self._input_of(_content_in(next(read)), form), form)
+        return load_rows(
+            self, rows, lambda row: self._input_of(row, _content_in(next(read)), form), form
+        )
 
     def _is_identified(self, row: int) -> bool:
         return row in self._digests or row in self._reasons
@@ -187,7 +182,9 @@ class UrlSamples(ItemSamples):
         keys = {row: state.key for row, state in states.items() if state.key is not None}
         found = bytes_from_keys(files.find(keys_from(keys.values(), count=len(keys))))
         known = zip(keys, found, strict=True)
-        self._digests |= {row: digest for row, digest in known if digest != NO_KEY}
+        for row, digest in known:
+            if digest != NO_KEY:
+                self._digests[row] = with_part(self.items[row], digest)
 
     def _read_once(
         self,
@@ -238,9 +235,10 @@ class UrlSamples(ItemSamples):
                 yield one
 
     def _first_rows(self) -> dict[int, int]:
-        """Return, for each file, the first row that has it."""
-        first: dict[str, int] = {}
-        return {row: first.setdefault(file, row) for row, file in self._files.items()}
+        """Return, for each file or part of one, the first row that has it."""
+        first: dict[Any, int] = {}
+        items = ((row, part_of(self.items[row]) or file) for row, file in self._files.items())
+        return {row: first.setdefault(item, row) for row, item in items}
 
     def _copy_identity(self, row: int, repeated: int) -> None:
         if row in self._digests:
@@ -279,21 +277,26 @@ class UrlSamples(ItemSamples):
             return _ReadRow(row, None, str(exc))
         try:
             is_needed = is_wanted(self._digests[row])
-            return _ReadRow(row, self._input_of(content, form) if is_needed else None, None)
+            return _ReadRow(row, self._input_of(row, content, form) if is_needed else None, None)
         except UnreadableImageError as exc:
             return _ReadRow(row, None, str(exc))
 
-    def _input_of(self, content: np.ndarray | bytes, form: InputForm) -> np.ndarray:
+    def _input_of(self, row: int, content: np.ndarray | bytes, form: InputForm) -> np.ndarray:
         if self.reader is None:
             return form.kind.load(content, form)
-        return self.reader.input_of(self.reader(bytes(content)), form)
+        array = self.reader(bytes(content), part_of(self.items[row]))
+        return self.reader.input_of(array, form)
+
+    def _read_array(self, row: int, reader: Reader) -> np.ndarray:
+        return reader(bytes(self._content_of(row)), part_of(self.items[row]))
 
     def _identify_content(self, row: int, content: np.ndarray | bytes, files: FileIndex) -> None:
         """Set the digest of a row, and remember it by the state of its file."""
-        digest = self._digest_of(content)
+        digest_of_file = self._digest_of(content)
+        digest = with_part(self.items[row], digest_of_file)
         known, state = self._digests.get(row), (self._states or {}).get(row)
         if state is not None and state.key is not None:
-            files.add(state.key, digest, modified_s=state.changed_s)
+            files.add(state.key, digest_of_file, modified_s=state.changed_s)
         if known not in (None, digest):
             raise UnreadableImageError(
                 "has other content than when it was hashed, though the same state: repeat the call"

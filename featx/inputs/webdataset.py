@@ -14,6 +14,7 @@ from featx._text import one_line
 from featx._urls import is_url, shown_url
 from featx._validation import ParameterFaults
 from featx.exceptions import InputError
+from featx.inputs.archives import is_file
 from featx.inputs.labeled import IMAGE_SUFFIXES, LabeledSamples
 from featx.inputs.places import opened_file
 from featx.inputs.table_files import errors_of_file
@@ -214,7 +215,7 @@ class _Shards:
             for member in archive:
                 folder, slash, name = member.name.rpartition("/")
                 stem, dot, ending = name.partition(".")
-                if member.isfile() and stem and dot:
+                if is_file(member) and stem and dot:
                     url = f"tar://{member.name}::{place}"
                     content = self._content(archive, member, ending)
                     value = url if content is None else _value_in(content, ending, url)

@@ -190,6 +190,19 @@ def test_load_table_parquet_images_are_read_lazily(is_record, photos):
     assert repr(found) == "4 samples of 2 classes"
 
 
+def test_load_table_parquet_changed_later_raises(photos):
+    def write(contents):
+        table = pa.table({"image": contents, "label": LABELS})
+        parquet.write_table(table, photos / "images.parquet", row_group_size=3)
+
+    write([bytes([row]) for row in range(len(LABELS))])
+    found = load_table(photos / "images.parquet", sample="image")
+    assert found.data[0] == bytes(1)
+    write([bytes([row, row]) for row in range(len(LABELS))])
+    with pytest.raises(InputError, match="was changed after it was loaded: load it again"):
+        found.data[len(LABELS) - 1]
+
+
 def test_load_table_parquet_damaged_image_is_named(photos):
     contents = [*encoded_images(photos)[:3], b"no image"]
     parquet.write_table(pa.table({"image": contents, "label": LABELS}), photos / "t.parquet")

@@ -2,18 +2,27 @@
 
 import pathlib
 import tarfile
+import traceback
 import zipfile
 
 import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
+from file_server import FileServer
 from PIL import Image
 from pyarrow import parquet
 
-from featx import FeatureExtractor, TransferClassifier, load_image_folder, load_table
+from featx import (
+    FeatureExtractor,
+    TransferClassifier,
+    load_image_folder,
+    load_table,
+    load_webdataset,
+)
 from featx.exceptions import FolderWarning, InputError, ParameterError
 from featx.inputs.folders import list_images
+from featx.inputs.recognize import as_samples
 
 CLASSES = ("cat", "dog")
 
@@ -183,6 +192,46 @@ def test_list_images_archive_without_images_raises(tmp_path):
         list_images([tmp_path / "texts.zip"])
 
 
+def test_load_image_folder_bucket_ignores_folder_objects(bucket, folder):
+    files = fsspec.filesystem("s3", use_listings_cache=False)
+    for marker in ("photos", "photos/cat", "photos/bird"):
+        files.call_s3("put_object", Bucket="animals", Key=f"{marker}/", Body=b"")
+    with pytest.warns(FolderWarning, match=r": 1 files .*: photos.csv$"):
+        photos = load_image_folder(f"{bucket}/photos")
+    assert photos.target_names == ["cat", "dog"]
+
+
+def test_list_images_names_with_marks_left_out(tmp_path):
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
+        for name in ("cat/1.png", "cat/a::b.png"):
+            archive.writestr(name, b"")
+    for list_of in (load_image_folder, lambda place: list_images([place])):
+        with pytest.warns(FolderWarning, match="1 files were left out, since '::' ends .*a::b.png"):
+            list_of(tmp_path / "odd.zip")
+
+
+def test_load_image_folder_tar_of_current_folder(folder, tmp_path):
+    with tarfile.open(tmp_path / "photos.tgz", "w:gz") as archive:
+        for label in CLASSES:
+            archive.add(folder / label, f"./{label}")
+    packed = load_image_folder(tmp_path / "photos.tgz", groups="subfolder")
+    for url, label, group in zip(packed.data, packed.target, packed.groups, strict=True):
+        path = url.partition("::")[0].removeprefix("tar://")
+        assert path.startswith(f"{label}/{group}/")
+        assert as_samples([url]).content(0) == (folder / path).read_bytes()
+
+
+def test_load_table_relative_paths_become_urls(tmp_path):
+    (tmp_path / "t.csv").write_text("path,label\n./cat #1.png,a\ndog/2.png,b\n")
+    found = load_table(tmp_path / "t.csv", base="https://host/photos/")
+    assert found.data.tolist() == [
+        "https://host/photos/cat %231.png",
+        "https://host/photos/dog/2.png",
+    ]
+    found = load_table(tmp_path / "t.csv", base="s3://bucket/photos")
+    assert found.data[0] == "s3://bucket/photos/cat #1.png"
+
+
 def test_load_table_faulty_url_raises(sources):
     with pytest.raises(InputError, match=r"photos.csv.* cannot be read: no such file"):
         load_table(f"zip://photos.csv::{sources / 'photos.zip'}")
@@ -190,6 +239,22 @@ def test_load_table_faulty_url_raises(sources):
         load_table("https://me:word@127.0.0.1/t")
     with pytest.raises(ParameterError, match="target='breed'"):
         load_table(f"file://{sources}/photos/photos.csv", target="breed")
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda url: load_table(f"{url}.csv"),
+        lambda url: load_table(f"{url}.parquet"),
+        lambda url: load_image_folder(f"zip://::{url}.zip"),
+        lambda url: load_webdataset(f"{url}.tar"),
+    ],
+)
+def test_load_url_tracebacks_have_no_secrets(load):
+    word = "b64" * 3  # not in this form in a line of a traceback
+    with FileServer() as server, pytest.raises(InputError, match="no such file") as caught:
+        load(server.url("none").replace("//", f"//me:{word}@"))
+    assert word not in "".join(traceback.format_exception(caught.value))
 
 
 def test_load_table_absolute_paths_beside_urls_stay(tmp_path):

@@ -1,6 +1,7 @@
 """Files of archives, buckets and servers give the rows of local files, each downloaded once."""
 
 import io
+import os
 import pathlib
 import signal
 import subprocess
@@ -20,12 +21,10 @@ from featx.exceptions import (
     BadSampleWarning,
     InputError,
     MissingExtraError,
-    UnreadableImageError,
 )
 from featx.inputs.file_index import FileIndex
-from featx.inputs.places import OpenArchive
 from featx.inputs.recognize import as_samples
-from featx.readers import Page, TiffReader
+from featx.readers import Page, Region, TiffReader
 
 N_FILES = 20
 
@@ -218,6 +217,25 @@ def test_transform_mixed_items_keep_their_order(server, paths, expected, tmp_pat
     np.testing.assert_allclose(rows, expected[0][:5], rtol=1e-5, atol=1e-5)
 
 
+def test_transform_parts_beside_urls_keep_rows(paths, tmp_path):
+    images = [Image.open(path) for path in paths[:3]]
+    images[0].save(tmp_path / "stack.tif", save_all=True, append_images=images[1:])
+    images[0].save(tmp_path / "one.tif")
+    fsspec.filesystem("memory").pipe("/one.tif", (tmp_path / "one.tif").read_bytes())
+    parts = [
+        *(Page(tmp_path / "stack.tif", index) for index in range(3)),
+        *(Region(tmp_path / "one.tif", x, 0, 8, 8) for x in (0, 8)),
+    ]
+    alone = FeatureExtractor("tiny", cache=None, read=TiffReader()).fit_transform(parts)
+    extractor = FeatureExtractor("tiny", cache=tmp_path / "cache", read=TiffReader())
+    for n_forward in (6, 0):
+        rows = extractor.fit_transform(["memory://one.tif", *parts])
+        np.testing.assert_allclose(rows[1:], alone, rtol=1e-5, atol=1e-5)
+        assert extractor.report_["n_forward"] == n_forward
+    extractor.transform(parts)
+    assert extractor.report_["n_forward"] == 0
+
+
 def test_transform_repeated_url_is_downloaded_once(server, tmp_path):
     urls = [server.url("0.png"), server.url("1.png"), server.url("0.png")] * 40
     rows = FeatureExtractor("tiny", cache=tmp_path).fit_transform(urls)
@@ -309,11 +327,83 @@ def test_transform_replaced_archive_gives_new_rows(archives, expected, tmp_path)
     np.testing.assert_array_equal(extractor.transform(urls)[0], expected[0][4])
 
 
+def packed(paths, number):
+    """Return an archive with one of the images as 0.png."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        archive.add(paths[number], "0.png")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("ranges", [False, True])
+def test_transform_replaced_archive_of_unknown_state(server, paths, expected, ranges, tmp_path):
+    server.etags = server.times = False
+    server.ranges = ranges
+    urls = [f"tar://0.png::{server.url('one.tar')}"]
+    extractor = FeatureExtractor("tiny", cache=tmp_path)
+    for number in (3, 4):
+        server.files["one.tar"] = packed(paths, number)
+        row = extractor.fit_transform(urls)[0]
+        np.testing.assert_array_equal(row, expected[0][number])
+
+
+def test_keys_archive_changed_while_opened_is_reason(server, paths):
+    server.files["one.tar"] = packed(paths, 3)
+    server.on_get = lambda name: server.files.update({name: packed(paths, 4)})
+    _, faults = as_samples([f"tar://0.png::{server.url('one.tar')}"]).keys(FileIndex(None))
+    assert "its archive: changed while it was read" in faults[0].reason
+
+
+def test_keys_archive_of_same_size_and_time(paths, tmp_path):
+    archive, keys = tmp_path / "one.tar", []
+    urls = [f"tar://0.png::file://{archive}"]
+    for number in (3, 4):
+        archive.write_bytes(packed(paths, number))
+        os.utime(archive, (1e9, 1e9))
+        keys.append(as_samples(urls).keys(FileIndex(None))[0][0])
+    assert keys[0] != keys[1]
+
+
+def test_keys_many_archives_open_few_files(paths, tmp_path):
+    urls = [f"tar://0.png::{tmp_path}/{number}.tar" for number in range(140)]
+    for url in urls:
+        pathlib.Path(url.partition("::")[2]).write_bytes(packed(paths, 0))
+    _, faults = as_samples(urls).keys(FileIndex(None))
+    opened = [path for path in pathlib.Path("/proc/self/fd").iterdir() if path.exists()]
+    assert not faults
+    assert sum(os.readlink(path).startswith(str(tmp_path)) for path in opened) <= 128
+
+
+def test_keys_replaced_archive_of_listed_bucket(s3, paths):
+    keys, urls = [], ["tar://0.png::s3://photos/packed/one.tar"]
+    for number in (3, 4):
+        s3.pipe("photos/packed/one.tar", packed(paths, number) + bytes(10240 * number))
+        fsspec.filesystem("s3").ls("photos/packed", detail=True)  # keeps sizes and ETags
+        keys += as_samples([*urls, paths[number]]).keys(FileIndex(None))[0].tolist()
+    assert keys[0] == keys[1] != keys[2] == keys[3]
+
+
+def test_keys_files_at_root_of_store(paths):
+    files = fsspec.filesystem("memory")
+    for path in paths:
+        files.pipe(f"/{pathlib.Path(path).name}", pathlib.Path(path).read_bytes())
+    urls = [f"memory://{pathlib.Path(path).name}" for path in paths]
+    assert as_samples(urls).keys(FileIndex(None))[1] == []
+
+
+@pytest.mark.parametrize("time", ["yesterday", "0", "Fri, 31 Dec 99999 23:59:59 GMT"])
+def test_keys_odd_time_of_change_is_unknown(server, time):
+    server.etags = False
+    server.changed_s["0.png"] = time
+    assert as_samples([server.url("0.png")]).keys(FileIndex(None))[1] == []
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [
         ("zip://a.png::{}/none.zip", "its archive: no such file"),
         ("zip://a.png::{}/photos.tar", "its archive: BadZipFile"),
+        ("tar://a.png::{}/photos.zip", "its archive: not a tar file"),
         ("zip://all::{}/photos.zip", "no such file in the archive"),
         ("unknown://a.png", "Protocol not known: unknown"),
     ],
@@ -334,13 +424,6 @@ def test_keys_damaged_member_is_reason(archives, tmp_path):
     assert "Bad CRC-32" in faults[0].reason
 
 
-def test_content_large_member_is_not_unpacked(archives):
-    url = f"zip://all/0.png::{archives / 'photos.zip'}"
-    archive = OpenArchive(url, max_bytes=100)
-    with pytest.raises(UnreadableImageError, match=r"unpacks to \d+ bytes: expected at most 100"):
-        archive.content(url)
-
-
 def test_keys_missing_package_is_named():
     with pytest.raises(MissingExtraError, match="gs:// need another package: Please install gcsfs"):
         as_samples(["gs://bucket/a.png"]).keys(FileIndex(None))
@@ -353,6 +436,22 @@ def test_keys_server_down_is_given_up(server):
     assert len(faults) == 200
     assert "the server answers 503" in faults[199].reason
     assert server.requests["HEAD", "199.png"] == 1
+
+
+def test_keys_server_that_reports_present_time(server):
+    server.etags = False
+    times = iter(range(2**31, 2**32))
+    server.changed_s["0.png"] = next(times)
+    server.on_get = lambda name: server.changed_s.update({name: next(times)})
+    assert as_samples([server.url("0.png")]).keys(FileIndex(None))[1] == []
+
+
+@pytest.mark.long
+def test_keys_silent_server_is_given_up(server, monkeypatch):
+    monkeypatch.setattr("featx.inputs.places._SILENCE_S", 0.1)
+    server.delay_s = 1.0
+    _, faults = as_samples([server.url("0.png")]).keys(FileIndex(None))
+    assert faults[0].reason == "the server does not answer"
 
 
 def test_names_hide_secrets_of_urls(server):
@@ -382,8 +481,6 @@ def test_transform_reader_of_paths_refuses_urls(archives, paths, tmp_path):
     reader = ReaderOfPaths()
     with pytest.raises(InputError, match=r"X\[1\] is a URL, .*takes paths: pass local copies"):
         FeatureExtractor("tiny", read=reader).fit_transform([paths[0], url])
-    with pytest.raises(InputError, match=r"X\[1\] is a Page, '.*\[0\]', beside URLs"):
-        FeatureExtractor("tiny", read=TiffReader()).fit_transform([url, Page(paths[0], 0)])
 
 
 class ReaderOfPaths:

@@ -84,6 +84,16 @@ def test_load_webdataset_endings_of_images_may_differ(tmp_path):
     assert [url.partition("::")[0] for url in found.data] == ["tar://a/1.png", "tar://b/1.JPEG"]
 
 
+def test_load_webdataset_takes_links(tmp_path):
+    shard = write_tar(tmp_path / "a.tar", files_of(1, "0"))
+    with tarfile.open(shard, "a") as archive:
+        for ending in ("png", "cls"):
+            link = tarfile.TarInfo(f"2.{ending}")
+            link.type, link.linkname = tarfile.LNKTYPE, f"0001.{ending}"
+            archive.addfile(link)
+    assert load_webdataset(shard).target.tolist() == [0, 0]
+
+
 def test_load_webdataset_sample_names_one_image(tmp_path):
     files = [
         ("1.left.png", png(1)),
