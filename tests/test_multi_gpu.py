@@ -96,6 +96,7 @@ def test_embed_on_gpus_unshareable_network_is_refused(network, n_gpus, no_gpus_l
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_embed_on_gpus_ended_process_is_named(no_gpus_listed):
     with pytest.raises(EngineError, match="GPU 0 ended while it embedded samples 0 to 9;"):
         embed_on_gpus(FeatureExtractor(Exits()), ROWS, gpus=1)

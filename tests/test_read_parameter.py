@@ -234,7 +234,7 @@ def test_transform_views_augments_what_was_read(tmp_path):
     assert extractor.report_.n_forward == 9
 
 
-@pytest.mark.parametrize("unfreeze", [1, "all"])
+@pytest.mark.parametrize("unfreeze", [1, pytest.param("all", marks=pytest.mark.long)])
 def test_fit_fine_tuning_reads_with_reader(unfreeze, tmp_path):
     tuned = FineTune(unfreeze, epochs=1)
     classifier = TransferClassifier(extractor_of(tmp_path), fine_tune=tuned, random_state=0)

@@ -151,8 +151,8 @@ def test_fine_tune_multilabel_probabilities(digits, head):
 @pytest.mark.parametrize(
     ("resize", "unfreeze"),
     [
-        ("crop", "all"),
         ("pad", 1),
+        pytest.param("crop", "all", marks=pytest.mark.long),
         pytest.param("crop", 1, marks=pytest.mark.long),
         pytest.param("pad", "all", marks=pytest.mark.long),
     ],

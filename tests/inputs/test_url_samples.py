@@ -429,6 +429,7 @@ def test_keys_missing_package_is_named():
         as_samples(["gs://bucket/a.png"]).keys(FileIndex(None))
 
 
+@pytest.mark.long
 def test_keys_server_down_is_given_up(server):
     server.n_busy.update(dict.fromkeys(map("{}.png".format, range(200)), 1000))
     urls = [server.url(f"{number}.png") for number in range(200)]
