@@ -53,6 +53,7 @@ def test_cv_layers_and_poolings_share_pass(run, photos):
     assert [each["n_forward"] for each in passes] == [12, 0, 0, 0]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_cv_fine_tune_has_a_row(run, photos):
     arguments = ("cv", photos, "--folds", 2, "--backbone", "tiny", "--head", "knn", "-q", "--json")

@@ -46,6 +46,7 @@ def test_fit_out_is_folder_raises_before_pass(run, photos, tmp_path):
     assert "is a folder: expected the name of a file" in err
 
 
+@pytest.mark.long
 def test_fit_fine_tuned_model_is_exported(run, photos, tmp_path):
     model, out = tmp_path / "tuned.featx", tmp_path / "tuned.keras"
     options = ["--fine-tune", 1, "--tune", "epochs=1", "--backbone", "tiny", "--json"]

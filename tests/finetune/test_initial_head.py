@@ -37,7 +37,10 @@ HEADS = [
 @pytest.mark.parametrize(
     ("head", "n_classes"),
     [
-        *((head, 4) for head in HEADS),
+        *(
+            pytest.param(head, 4, marks=pytest.mark.long if head in ("svm", "lda") else ())
+            for head in HEADS
+        ),
         (HEADS[0], 2),
         *(pytest.param(head, 2, marks=pytest.mark.long) for head in HEADS[1:]),
     ],

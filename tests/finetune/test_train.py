@@ -25,12 +25,12 @@ from featx.exceptions import FineTuneWarning
             "unfreeze": 3,
             "epochs": 10,
         },
-        {"optimizer": "adagrad", "label_smoothing": 0.1, "class_weight": "balanced"},
         {"optimizer": keras.optimizers.Nadam(1e-3), "mixup": 0.2},
         {"precision": "bfloat16", "loss": "squared_hinge"},
         *(
             pytest.param(params, marks=pytest.mark.long)
             for params in (
+                {"optimizer": "adagrad", "label_smoothing": 0.1, "class_weight": "balanced"},
                 {"optimizer": "rmsprop", "schedule": "constant"},
                 {"optimizer": "adam", "layer_decay": 0.7, "unfreeze": 3},
                 {"augment": "standard", "unfreeze": 0.5},
