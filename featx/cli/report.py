@@ -85,8 +85,6 @@ def report(
     *models, place = paths
     if models and (backbone or heads):
         raise click.UsageError("--backbone and --head are those of the saved model: leave them out")
-    if models and groups:
-        raise click.UsageError("--groups is for folds: a saved model is evaluated without any")
     from sklearn.utils import Bunch
 
     from featx.estimators import TransferClassifier
@@ -97,6 +95,7 @@ def report(
     check_report_packages()
     check_method(projection)
     images, test = _training_and_test(place, columns_in(options), groups)
+    of_images = images.get("groups")
     estimators: Any
     if models:
         estimators = load_classifier(
@@ -108,7 +107,6 @@ def report(
         estimators = [
             TransferClassifier(extractor, head, random_state=seed) for head in heads or ["logistic"]
         ]
-    of_images = images.get("groups")
     held_out = {"X_test": test.data, "y_test": test.target} if test else {}
     if not options["quiet"]:
         echo("evaluating, then looking for wrong labels, copies and unusual images", err=True)

@@ -170,6 +170,7 @@ class Reader:
         if form.takes_any_values and array.shape == form.shape:
             return _finite_values(array)
         if form.kind.is_resized:
+            _check_n_channels(array, form.shape[-1])
             _check_pixel_scale(array)
         return form.kind.load(array, form)
 
@@ -211,6 +212,17 @@ def _finite_values(array: np.ndarray) -> np.ndarray:
     if not np.isfinite(values).all():
         raise UnreadableImageError(NOT_FINITE)
     return values
+
+
+def _check_n_channels(array: np.ndarray, n_channels: int) -> None:
+    """Raise if an array cannot become an image with this number of channels."""
+    given = array.shape[-1]
+    if array.ndim == 3 and given not in (n_channels, *_PICTURE_CHANNELS):
+        raise UnreadableImageError(
+            f"has shape {array.shape} as read, and the backbone takes {n_channels} channels: "
+            "pass Page(path, index) for each slice, let the reader select bands, or pass "
+            f"in_channels={given}"
+        )
 
 
 def _check_pixel_scale(array: np.ndarray) -> None:

@@ -144,13 +144,15 @@ class _Shards:
     def __init__(self, paths: Sequence[str], *, wanted: Iterable[str]) -> None:
         self._fields = {name.removeprefix(_JSON_FIELD) for name in wanted if _is_field(name)}
         self._endings = {"json" if _is_field(name) else name for name in wanted}
+        self._names_in_json: dict[str, None] = {}  # in their order
         self._rows: list[dict[str, Any]] = []
         self.name = repr(shown_url(paths[0]))
         if len(paths) > 1:
             self.name += f" and {len(paths) - 1} more"
         for path in paths:
             self._rows += self._rows_of(path).values()
-        self.columns = list(dict.fromkeys(name for row in self._rows for name in row))
+        names = dict.fromkeys(name for row in self._rows for name in row)
+        self.columns = list(names | self._names_in_json)
 
     def image_column(self) -> str:
         """Return the name of the column of images, which joins those of several endings.
@@ -202,6 +204,7 @@ class _Shards:
             row[ending] = value
             if ending == "json" and self._fields:
                 row |= {_JSON_FIELD + name: value.get(name) for name in self._fields & value.keys()}
+                self._names_in_json |= dict.fromkeys(_JSON_FIELD + name for name in value)
         return rows
 
     def _files_of(self, path: str) -> Iterator[tuple[str, str, Any]]:

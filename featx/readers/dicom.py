@@ -80,12 +80,16 @@ class DicomReader(FileReader):
         from pydicom.pixels import apply_color_lut, pixel_array
 
         scan = pydicom.dcmread(file)
+        if "Rows" not in scan:
+            raise UnreadableImageError("is a DICOM file without an image")
         n_frames = int(scan.get("NumberOfFrames") or 1)
         if n_frames > 1 and part is None:
             raise UnreadableImageError(
                 f"has {n_frames} frames: pass Page(path, index) for each of them"
             )
         index = part.index if part else 0
+        if index >= n_frames:
+            raise UnreadableImageError(f"has {n_frames} frames: there is no frame {index}")
         check_n_pixels(scan.Rows, scan.Columns)
         stored = pixel_array(scan, index=index)
         if scan.PhotometricInterpretation == "PALETTE COLOR":

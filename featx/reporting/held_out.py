@@ -143,7 +143,13 @@ def as_transfer_estimator(estimator: Any) -> TransferEstimator:
     return made
 
 
-def on_test_samples(estimator: TransferEstimator, samples: Samples, y: np.ndarray) -> HeldOut:
+def on_test_samples(
+    estimator: TransferEstimator,
+    samples: Samples,
+    y: np.ndarray,
+    *,
+    groups: np.ndarray | None = None,
+) -> HeldOut:
     """Evaluate a fitted estimator on samples that it was not fitted on."""
     extractor, head = estimator.extractor_, estimator.head_
     embeddings = np.asarray(extractor.transform(samples))
@@ -159,7 +165,8 @@ def on_test_samples(estimator: TransferEstimator, samples: Samples, y: np.ndarra
     if predicted.proba is not None:
         (classes,) = comparable(classes=np.asarray(head.classes_))
     arrays = rows, embeddings, y, *predicted, classes
-    return HeldOut(estimator, extractor, *arrays, None, None, overlap)
+    groups = None if groups is None else groups[rows]
+    return HeldOut(estimator, extractor, *arrays, None, groups, overlap)
 
 
 def _check_known_outputs(y: np.ndarray, y_pred: np.ndarray) -> None:

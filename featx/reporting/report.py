@@ -216,7 +216,8 @@ def report(
         Number of shuffled folds, stratified for classes, or a splitter of scikit-learn that tests
         each sample once. `X_test` makes it unused.
     groups : array-like of shape (n_samples,), default=None
-        Groups of the samples in `X`; those of a group stay in one fold.
+        Groups of the samples in `X`, which stay in one fold; without `X`, those of `X_test`, by
+        which intervals are computed.
 
     Returns
     -------
@@ -366,9 +367,12 @@ def _evaluate_on_test(
     training = None
     faults = InputFaults()
     y_test = faults.check(_checked_target, estimators[0], test[1], len(samples), is_all=False)
+    groups_of_test = None
     if train[0] is None:
         for each in estimators:
             faults.check(check_is_fitted, each)
+        if groups is not None:
+            groups_of_test = faults.check(as_groups, groups, len(samples))
     else:
         known = as_samples(train[0])
         y = faults.check(_checked_target, estimators[0], train[1], len(known))
@@ -379,7 +383,8 @@ def _evaluate_on_test(
         classes = getattr(each, "classes_", None)
         if isinstance(classes, np.ndarray) and y_test.ndim == 1:
             check_known(y_test, classes, source="the classes of the fitted estimator")
-    return samples, [on_test_samples(each, samples, y_test) for each in fitted], training
+    held_outs = [on_test_samples(each, samples, y_test, groups=groups_of_test) for each in fitted]
+    return samples, held_outs, training
 
 
 def _fitted(

@@ -65,7 +65,6 @@ def test_report_splits_train_and_evaluate(run, photos, tmp_path):
         (["PHOTOS", "--out", "r.txt"], 3, "html"),
         (["PHOTOS"], 2, "--out"),
         (["MODEL", "PHOTOS", "--head", "knn", "--out", "r.html"], 2, "saved model"),
-        (["MODEL", "PHOTOS", "--groups", "g.csv", "--out", "r.html"], 2, "--groups is for folds"),
         (["PHOTOS", "--groups", "gone.csv", "--out", "r.html"], 3, "no such file of groups"),
         (["a", "b", "c", "--out", "r.html"], 2, "3 paths"),
         (["missing", "--out", "r.html", "--backbone", "tiny"], 3, "missing"),

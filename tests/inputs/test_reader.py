@@ -108,3 +108,9 @@ def test_label_has_no_address_in_memory():
 def test_unknown_reader_reads_nothing():
     with pytest.raises(UnreadableImageError, match="read by a function that is not known here"):
         UNKNOWN_READER(b"")
+
+
+def test_input_of_too_many_channels_names_ways():
+    reader = Reader(lambda content: np.zeros((8, 8, 25), np.uint8))
+    with pytest.raises(UnreadableImageError, match=r"has shape \(8, 8, 25\) .*pass Page.*=25"):
+        reader.input_of(reader(b""), InputForm((8, 8, 3)))

@@ -162,3 +162,8 @@ def test_load_webdataset_faulty_parameters_are_named(shards):
         load_webdataset(shards / "shard-000.tar", target="clss")
     with pytest.raises(ParameterError, match="sample=3"):
         load_webdataset(shards / "shard-000.tar", sample=3)
+
+
+def test_load_webdataset_unknown_field_lists_fields(shards):
+    with pytest.raises(ParameterError, match=r"json:labl.*Did you mean 'json:label'.*json:patient"):
+        load_webdataset(shards / "shard-000.tar", target="json:labl")

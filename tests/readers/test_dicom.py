@@ -155,3 +155,14 @@ def test_transform_frames_are_samples_of_their_own(tmp_path):
     pixels = pydicom.dcmread(path).pixel_array
     expected = FeatureExtractor("tiny", cache=None).fit_transform(pixels)
     np.testing.assert_allclose(embeddings, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_read_file_without_image_says_so():
+    with pytest.raises(UnreadableImageError, match="is a DICOM file without an image"):
+        DicomReader()(content_of("rtplan.dcm"))
+
+
+def test_read_frame_that_is_not_there_raises():
+    path = shipped("SC_rgb_rle_2frame.dcm")
+    with pytest.raises(UnreadableImageError, match="has 2 frames: there is no frame 2"):
+        DicomReader()(path, Page(path, 2))

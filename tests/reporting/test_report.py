@@ -411,3 +411,12 @@ def test_report_groups_widen_the_intervals():
     low, high = metrics["intervals"]["accuracy"]
     plain = wilson_interval(n_right, 40)
     assert high - low > plain[1] - plain[0]
+
+
+def test_report_groups_of_test_widen_the_intervals(classifier, images, labels):
+    fitted = classifier.fit(images, labels)
+    groups = np.arange(len(labels)) % 4
+    found = report(fitted, X_test=images, y_test=labels, groups=groups).to_dict()
+    assert found["metrics"]["n_groups"] == found["data"]["n_groups"] == 4
+    with pytest.raises(InputError, match="groups"):
+        report(fitted, X_test=images, y_test=labels, groups=groups[:3])
