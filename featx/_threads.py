@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from typing import Generic, TypeVar
 
+import joblib
 from threadpoolctl import ThreadpoolController
 
 _PREFETCHED_PER_THREAD = 2
@@ -58,6 +59,12 @@ def run_ahead(
             yield result
     finally:
         threads.shutdown(cancel_futures=True)
+
+
+def n_threads_for(n_jobs: int | None) -> int:
+    """Return the number of threads that `n_jobs` stands for; None is one per core."""
+    n_threads: int = joblib.cpu_count() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
+    return n_threads
 
 
 class Prefetcher(Generic[_Result]):

@@ -81,11 +81,11 @@ def _labeled_by_folder(images: list[str], folders: Sequence[Sequence[str]]) -> B
     return Bunch(data=np.array(images, object), target=labels if any(folders) else None)
 
 
-def list_given(places: Sequence[str], column: str | None) -> Bunch:
+def list_given(places: Sequence[str], column: str | None, base: str | None = None) -> Bunch:
     """Return the images of one folder as `list_folder` does, or those that arguments name."""
     if len(places) == 1 and column is None and is_folder(places[0]):
         return list_folder(places[0])
-    return Bunch(data=np.array(images_of(places, column), object), target=None)
+    return Bunch(data=np.array(images_of(places, column, base), object), target=None)
 
 
 class EmbeddingFile(NamedTuple):

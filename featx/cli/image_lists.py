@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from featx._text import one_line
-from featx._urls import is_url, joined_path, shown_path
+from featx._urls import is_url, joined_path, shown_path, suffix_of
 from featx.exceptions import InputError
 from featx.inputs.folders import list_images
 from featx.inputs.labeled import IMAGE_SUFFIXES
@@ -21,14 +21,16 @@ _N_SHOWN = 10
 _ENCODING, _ERRORS = "utf-8-sig", "surrogateescape"  # file names may be any bytes
 
 
-def images_of(places: Sequence[str], column: str | None = None) -> list[str]:
+def images_of(
+    places: Sequence[str], column: str | None = None, base: str | None = None
+) -> list[str]:
     r"""Return the paths of images, in the order of the arguments that name them.
 
     An argument is a file, a folder or an archive (the sorted images in it), a URL of these, a
     pattern such as ``'photos/**/*.jpg'``, a list of paths as ``@list.txt`` or ``-`` for standard
     input, one on each line, or a table (.csv, .tsv, .jsonl, .parquet) with a column of paths.
-    Relative paths in files are relative to the folder of the file. InputError is raised, and names
-    all faults, if a list or a table cannot be read.
+    Relative paths in files start from the folder of the file, or those in tables from `base`.
+    InputError is raised, and names all faults, if a list or a table cannot be read.
 
     Examples
     --------
@@ -38,15 +40,16 @@ def images_of(places: Sequence[str], column: str | None = None) -> list[str]:
     >>> [os.path.basename(path) for path in images_of([str(folder / "photos.csv")])]
     ['1.jpg', '2.jpg']
     """
-    if column is not None and not any(map(is_table, places)):
-        raise InputError(f"--sample {column}: expected a table among the arguments")
+    for option, value in (("--sample", column), ("--base", base)):
+        if value is not None and not any(map(is_table, places)):
+            raise InputError(f"{option} {shown_path(value)}: expected a table among the arguments")
     if places.count("-") > 1:
         raise InputError("- is given twice: standard input can be read once")
     found: list[str] = []
     faults: list[str] = []
     for place in places:
         try:
-            found += _places_in(place, column)
+            found += _places_in(place, column, base)
         except (InputError, OSError, csv.Error) as exc:
             reason = (isinstance(exc, OSError) and exc.strerror) or exc
             faults.append(
@@ -58,15 +61,15 @@ def images_of(places: Sequence[str], column: str | None = None) -> list[str]:
 
 
 def _is_image_name(place: str) -> bool:
-    return os.path.splitext(place)[1].lower() in IMAGE_SUFFIXES
+    return suffix_of(place) in IMAGE_SUFFIXES
 
 
-def _places_in(place: str, column: str | None) -> list[str]:
+def _places_in(place: str, column: str | None, base: str | None) -> list[str]:
     """Return the files and folders that an argument names."""
     if place == "-":
         return _named_in(sys.stdin.buffer.read(), "", "standard input")
     if is_table(place) and not place.startswith("@"):
-        return _paths_in_table(place, column)
+        return _paths_in_table(place, column, base)
     if os.path.lexists(place) or is_url(place):
         return [place]
     if place.startswith("@"):
@@ -88,11 +91,12 @@ def _named_in(content: bytes, folder: str, source: str) -> list[str]:
     return paths
 
 
-def _paths_in_table(path: str, column: str | None) -> list[str]:
+def _paths_in_table(path: str, column: str | None, base: str | None) -> list[str]:
     from featx.inputs.tables import load_table  # which loads scikit-learn
 
     names = open_table(path).columns
-    found = load_table(path, sample=_column_of_paths(path, names, column), target=None)
+    sample = _column_of_paths(path, names, column)
+    found = load_table(path, sample=sample, target=None, base=base)
     if not hasattr(found.data, "dtype"):
         raise InputError(
             f"{shown_path(path)!r} holds encoded images, not paths: pass it to load_table in Python"

@@ -61,7 +61,7 @@ from featx.cli.output import (
     show_result,
     status,
 )
-from featx.cli.predict import COLUMN, IMAGES, predict
+from featx.cli.predict import BASE, COLUMN, IMAGES, predict
 from featx.cli.report import report
 from featx.cli.similar import similar
 from featx.exceptions import (
@@ -123,6 +123,7 @@ def demo(out: Path, as_json: bool) -> None:
 @cli.command()
 @IMAGES
 @COLUMN
+@BASE
 @click.option(
     "--out",
     required=True,
@@ -139,6 +140,7 @@ def demo(out: Path, as_json: bool) -> None:
 def extract(
     images: tuple[str, ...],
     column: str | None,
+    base: str | None,
     out: Path,
     force: bool,
     backbone: str,
@@ -160,7 +162,7 @@ def extract(
     from featx.multi_gpu import embed_on_gpus
 
     extractor = make_extractor(backbone, options)
-    found = list_given(images, column)
+    found = list_given(images, column, base)
     on_gpus = embed_on_gpus(extractor, found.data, gpus=gpus) if gpus else None
     embeddings = extractor.fit_transform(found.data)
     report = on_gpus or extractor.report_

@@ -194,6 +194,11 @@ GROUPS = click.option(
     metavar="COLUMN|FILE",
     help="Groups, such as patients: a column of TABLE; for FOLDER, a .csv file of path and group.",
 )
+BASE = click.option(
+    "--base",
+    type=GivenPath(),
+    help="Folder, archive or URL where paths in TABLE start; default: folder of TABLE.",
+)
 _COLUMN_OPTIONS = (
     click.option(
         "--sample", metavar="COLUMN", help="The column of images in TABLE; default: path."
@@ -201,11 +206,7 @@ _COLUMN_OPTIONS = (
     click.option(
         "--target", metavar="COLUMN", help="The column of labels in TABLE; default: label."
     ),
-    click.option(
-        "--base",
-        type=GivenPath(),
-        help="Folder, archive or URL where paths in TABLE start; default: folder of TABLE.",
-    ),
+    BASE,
 )
 columns_of_table = add_options(*_COLUMN_OPTIONS)
 labeled_images = add_options(_LABELED, *_COLUMN_OPTIONS)

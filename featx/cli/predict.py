@@ -12,7 +12,7 @@ import click
 from featx._text import one_line
 from featx._urls import shown_path
 from featx.cli.models import MODEL, load_classifier, loading_options
-from featx.cli.options import Command, GivenPath
+from featx.cli.options import BASE, Command, GivenPath
 from featx.cli.output import (
     AS_JSON,
     FORCE,
@@ -41,6 +41,7 @@ COLUMN = click.option(
 @MODEL
 @IMAGES
 @COLUMN
+@BASE
 @click.option("--proba", is_flag=True, help="The probability of each class too.")
 @click.option(
     "--out",
@@ -54,6 +55,7 @@ def predict(
     model: str,
     images: tuple[str, ...],
     column: str | None,
+    base: str | None,
     proba: bool,
     out: Path | None,
     force: bool,
@@ -65,7 +67,7 @@ def predict(
     IMAGES are files, folders, archives (.zip, .tar), URLs as in s3://bucket/photos, patterns such
     as 'photos/**/*.jpg', lists of paths (@list.txt, or - for standard input, a path on each line),
     and tables (.csv, .tsv, .jsonl, .parquet) with a column of paths. Relative paths in lists and
-    tables start from the folder of the file.
+    tables start from the folder of the file, or those in tables from --base.
 
     Lines are printed while the images are predicted, 1,024 at a time; a file, or the document of
     --json, is written once all are. Images that cannot be read are left out, and are an error at
@@ -80,7 +82,7 @@ def predict(
     check_output(out, ENDINGS, force=force)
     if out is not None:
         check_file_packages(out)
-    paths = images_of(images, column)
+    paths = images_of(images, column, base)
     classifier = load_classifier(model, **options)
     if proba and not hasattr(classifier, "predict_proba"):
         raise InputError(f"the head of {model!r} has no probabilities: leave --proba out")

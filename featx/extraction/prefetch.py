@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
-import joblib
 import numpy as np
 
-from featx._threads import run_ahead
+from featx._threads import n_threads_for, run_ahead
 from featx.exceptions import SampleFault
 from featx.inputs.kinds import InputForm
 from featx.inputs.samples import IdentifiedBlock, Identities, Samples
@@ -179,7 +178,7 @@ def load(
     if is_sliced:  # which takes less time than handing it to a thread
         yield from map(read, groups())
         return
-    n_threads = joblib.cpu_count() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
+    n_threads = n_threads_for(n_jobs)
     yield from run_ahead(read, groups(), n_threads=n_threads)
 
 

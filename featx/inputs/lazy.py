@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import joblib
 import numpy as np
 from PIL import Image
 
-from featx._threads import run_ahead
+from featx._threads import n_threads_for, run_ahead
 from featx.digests.hashing import digest_of
 from featx.digests.key_table import KEY_DTYPE, NO_KEY, keys_from
 from featx.exceptions import InputError, SampleFault, UnreadableImageError
@@ -137,7 +136,7 @@ class LazySamples(Samples):
         n_jobs: int | None,
     ) -> Iterator[ReadBlock]:
         """Read all samples in order, each once; a thread prefetches a few items."""
-        n_threads = joblib.cpu_count() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
+        n_threads = n_threads_for(n_jobs)
         make = partial(self._make, form=form, is_wanted=is_wanted)
         groups = (
             range(start, min(start + _GROUP_SIZE, len(self)))

@@ -16,10 +16,9 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import joblib
 import numpy as np
 
-from featx._threads import run_ahead
+from featx._threads import n_threads_for, run_ahead
 from featx._urls import is_url
 from featx.digests.key_table import NO_KEY, bytes_from_keys, keys_from
 from featx.exceptions import InputError, SampleFault, UnreadableImageError
@@ -214,7 +213,7 @@ class UrlSamples(ItemSamples):
         n_jobs: int | None,
     ) -> Generator[_ReadRow]:
         """Yield rows in order, after downloading, identifying and, if needed, decoding them."""
-        n_threads = joblib.cpu_count() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
+        n_threads = n_threads_for(n_jobs)
         firsts = self._first_rows()
         fetch = partial(self._fetch, firsts=firsts, is_wanted=is_wanted)
         make = partial(self._make, files=files, form=form, is_wanted=is_wanted)

@@ -121,3 +121,11 @@ def test_images_of_encoded_images_is_an_error(folder):
     pq.write_table(table, folder / "list.parquet")
     with pytest.raises(InputError, match="holds encoded images, not paths"):
         images_of([f"{folder}/list.parquet"])
+
+
+def test_images_of_table_start_from_base(tmp_path):
+    (tmp_path / "new.csv").write_text("path\n1.jpg\n")
+    table = str(tmp_path / "new.csv")
+    assert images_of([table], base="s3://bucket") == ["s3://bucket/1.jpg"]
+    with pytest.raises(InputError, match="--base photos: expected a table among"):
+        images_of(["1.jpg"], base="photos")
